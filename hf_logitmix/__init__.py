@@ -1,0 +1,24 @@
+"""Train Transformers classifiers with LogitMix, Mixup and friends: swap `Trainer` for `MixTrainer` and name a method."""
+
+from hf_logitmix._version import __version__
+from hf_logitmix.arguments import MixTrainingArguments
+from hf_logitmix.collator import MixCollator
+from hf_logitmix.forward import mixed_forward
+from hf_logitmix.methods import METHODS, Method, get_method
+from hf_logitmix.objectives import MixedOutput
+from hf_logitmix.plan import MixPlan
+from hf_logitmix.trainer import MixTrainer, MixTrainerMixin
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "MixCollator",
+    "MixPlan",
+    "MixTrainer",
+    "MixTrainerMixin",
+    "MixTrainingArguments",
+    "MixedOutput",
+    "__version__",
+    "get_method",
+    "mixed_forward",
+]

@@ -1,0 +1,39 @@
+"""TrainingArguments with the options of a method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class MixTrainingArguments(TrainingArguments):
+    """`TrainingArguments` and the options of `hf_logitmix.get_method` under the same names.
+
+    An option left at None keeps the method's own default, so that one command line serves every method.
+    """
+
+    method: str | None = field(
+        default=None, metadata={"help": "Name in hf_logitmix.METHODS, such as vanilla, mixup or logitmix (the default)."}
+    )
+    alpha: float | None = field(default=None, metadata={"help": "lam is drawn from Beta(alpha, alpha)."})
+    level: str | None = field(
+        default=None, metadata={"help": "Where to mix text: embedding, hidden:k, pooled or manifold."}
+    )
+    per_example: bool | None = field(default=None, metadata={"help": "Draw one lam for each example, not each batch."})
+    mix_fraction: float | None = field(default=None, metadata={"help": "Share of the batch that LogitMix mixes."})
+    weights: list[float] | None = field(
+        default=None, metadata={"help": "Weights of LogitMix's terms: mix cls sim, as three numbers."}
+    )
+    similarity: str | None = field(
+        default=None, metadata={"help": "LogitMix's similarity: mse, l2, mse_logsoftmax or mse_softmax."}
+    )
+    warmup: str | None = field(default=None, metadata={"help": "LogitMix's warm-up: none, step or ramp."})
+    eps: float | None = field(default=None, metadata={"help": "Mass that label smoothing moves off the label."})
+
+    def method_options(self) -> dict[str, Any]:
+        """The options that are set."""
+        own = {f.name for f in fields(MixTrainingArguments)} - {f.name for f in fields(TrainingArguments)} - {"method"}
+        return {name: value for name in own if (value := getattr(self, name)) is not None}

@@ -1,0 +1,104 @@
+"""What can be said before the first step: each problem in one sentence with its fix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import TrainingArguments
+
+from hf_logitmix.mixing.base import unwrap
+
+
+def head_of(model: nn.Module) -> tuple[int, str]:
+    """Number of outputs and problem type of a classification model, by the rules of transformers.
+
+    Raises:
+        ValueError: for a model without ``num_labels``, and for regression of several numbers.
+    """
+    config = getattr(unwrap(model), "config", None)
+    num_labels = getattr(config, "num_labels", None)
+    if num_labels is None:
+        raise ValueError(f"{type(model).__name__} has no config.num_labels: pass a transformers classification model.")
+    problem_type = getattr(config, "problem_type", None)
+    problem_type = problem_type or ("regression" if num_labels == 1 else "single_label_classification")
+    if problem_type == "regression" and num_labels > 1:
+        raise ValueError(f"regression with num_labels={num_labels} is not supported: use a model with one output.")
+    return num_labels, problem_type
+
+
+def as_labels(labels: Tensor, num_labels: int, problem_type: str) -> Tensor:
+    """Labels in the form that the losses read: class ids [B], real numbers [B], or multi-hot floats [B, K]."""
+    if problem_type == "regression":
+        return labels.reshape(len(labels)).float() if not labels.is_floating_point() else labels.reshape(len(labels))
+    if problem_type == "multi_label_classification" or labels.dim() == 2:
+        return labels if labels.is_floating_point() else labels.float()
+    if labels.is_floating_point():
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)} and the model has num_labels={num_labels}: pass "
+            "integer class ids, or num_labels=1 for regression."
+        )
+    return labels
+
+
+def check_launch(args: TrainingArguments) -> None:
+    """Refuse DataParallel, which would split [clean ; mixed] rows over devices."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"n_gpu={args.n_gpu}: torch.nn.DataParallel would tear mixed rows from their partners. Start one process a GPU "
+            "with `torchrun --nproc_per_node ...` or `accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES=0."
+        )
+
+
+def check_datasets(train: Any, evaluation: Any, model: nn.Module, label_names: Sequence[str]) -> None:
+    """Check sizes, and the labels where a dataset gives them without computing its examples.
+
+    Raises:
+        ValueError: for an empty dataset and for labels that the model cannot have.
+    """
+    num_labels, problem_type = head_of(model)
+    named = evaluation.items() if isinstance(evaluation, dict) else [("", evaluation)]
+    datasets = {"train_dataset": train, **{f"eval_dataset {name}".strip(): data for name, data in named}}
+    for name, data in datasets.items():
+        if isinstance(data, Sized) and len(data) == 0:
+            raise ValueError(f"{name} is empty: pass at least one example.")
+        labels = _label_column(data)
+        if labels is not None:
+            check_labels(labels, num_labels, problem_type, name)
+
+
+def check_labels(labels: np.ndarray, num_labels: int, problem_type: str, name: str = "labels") -> None:
+    """Refuse NaN labels, and class ids outside 0..K-1; a class without examples is fine."""
+    if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
+        raise ValueError(f"{name}: labels are {labels.dtype}, such as {labels[0]!r}: encode them as numbers.")
+    bad = ~np.isfinite(labels.astype(float))
+    if bad.any():
+        row = int(np.argwhere(bad)[0][0])
+        raise ValueError(f"{name}: label {labels[row]} of example {row} is not a finite number: remove or mend it.")
+    if problem_type != "single_label_classification" or labels.ndim != 1:
+        return
+    outside = (labels < 0) | (labels >= num_labels) | (labels != np.floor(labels))
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise ValueError(
+            f"{name}: label {labels[row]} of example {row} is outside 0..{num_labels - 1}: the model was loaded with "
+            f"num_labels={num_labels}; load it with num_labels={int(labels.max()) + 1}, or mend the label."
+        )
+
+
+def _label_column(data: Any) -> np.ndarray | None:
+    """The labels of a `datasets.Dataset`, or of a list of dicts; None for anything that would have to be computed."""
+    columns = getattr(data, "column_names", None)
+    for name in ("labels", "label"):
+        if isinstance(columns, list) and name in columns:
+            return _numbers(data.with_format(None)[name][:])
+        if isinstance(data, Sequence) and len(data) and isinstance(data[0], dict) and name in data[0]:
+            return _numbers([example[name] for example in data])
+    return None
+
+
+def _numbers(values: Any) -> np.ndarray:
+    return np.asarray([value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value for value in values])

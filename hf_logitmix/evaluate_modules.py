@@ -1,0 +1,78 @@
+"""Calibration as modules of the `evaluate` library, which need no network.
+
+Example:
+    >>> ECE().compute(predictions=[[2.0, 0.0], [0.0, 1.0]], references=[0, 1])  # doctest: +ELLIPSIS
+    {'ece': 0.194...}
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+
+from hf_logitmix.metrics import calibration_metrics
+
+_INPUTS = """
+Args:
+    predictions: logits, one list of K numbers an example.
+    references: class ids.
+    n_bins (int): bins of equal width; 10 by default.
+"""
+
+
+class Calibration(evaluate.Metric):
+    """All of `hf_logitmix.metrics.calibration_metrics`; the subclasses give one of them each."""
+
+    names: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "ece",
+        "oe",
+        "mce",
+        "adaptive_ece",
+        "classwise_ece",
+        "nll",
+        "brier",
+    )
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=(self.__doc__ or "").strip(),
+            citation="",
+            inputs_description=_INPUTS,
+            features=datasets.Features(
+                {
+                    "predictions": datasets.Sequence(datasets.Value("float64")),
+                    "references": datasets.Value("int64"),
+                }
+            ),
+        )
+
+    def _compute(self, *, predictions: Any, references: Any, n_bins: int = 10) -> dict[str, float]:
+        values = calibration_metrics(predictions, references, n_bins)
+        return {name: values[name] for name in self.names}
+
+
+class ECE(Calibration):
+    """Expected calibration error."""
+
+    names = ("ece",)
+
+
+class OE(Calibration):
+    """Overconfidence error."""
+
+    names = ("oe",)
+
+
+class NLL(Calibration):
+    """Negative log-likelihood in nats."""
+
+    names = ("nll",)
+
+
+class Brier(Calibration):
+    """Brier score, summed over the classes."""
+
+    names = ("brier",)

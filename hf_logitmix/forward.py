@@ -1,0 +1,52 @@
+"""The one forward of a mixed step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from torch import nn
+
+from hf_logitmix.mixing import Linear, Mixing
+from hf_logitmix.mixing.base import call
+from hf_logitmix.objectives.base import MixedOutput, Rows
+from hf_logitmix.plan import MixPlan
+
+
+def mixed_forward(
+    model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, *, mixing: Mixing | None = None, rows: Rows = "both"
+) -> MixedOutput:
+    """Run a model once over a batch and its mixed rows, in training or evaluation mode, with or without gradients.
+
+    Text of unequal length: a mixed row attends to the union of both attention masks, and its positions are those of the
+    longer example. So lam = 1 gives back the clean logits exactly where the example is at least as long as its partner;
+    pad on the left or pair by length where that matters, most of all with decoders.
+
+    Args:
+        model: a model with one row of logits an example, also under DistributedDataParallel.
+        inputs: dict of tensors for the model, without labels.
+        plan: who meets whom; M <= B rows.
+        mixing: how; None is linear at the input, that is at the token embeddings, or the pixels.
+        rows: ``both`` is one forward over B + M rows; ``mixed`` costs M rows at the embedding (B + M at other levels);
+            ``clean`` is an ordinary forward.
+
+    Returns:
+        `MixedOutput` (logits[B, K], mixed_logits[M, K], plan with the true lam); what was not asked for is None.
+
+    Raises:
+        ValueError: for inputs with labels, an unknown ``rows``, or a mixing that this model cannot do.
+        RuntimeError: if no hook fired, so that nothing would have been mixed.
+    """
+    if rows not in get_args(Rows):
+        raise ValueError(f"rows={rows!r} is unknown: pass one of {', '.join(get_args(Rows))}.")
+    if "labels" in inputs:
+        raise ValueError("inputs hold `labels`: take them out and give them to the loss, mixed rows have none of their own.")
+    first = next(iter(inputs.values()))
+    if not 0 < len(plan.partner) <= len(first) or plan.lam.shape != plan.partner.shape:
+        raise ValueError(
+            f"a plan of {len(plan.partner)} partners and {tuple(plan.lam.shape)} lam does not fit a batch of {len(first)}: "
+            "pass one partner and one lam a mixed row, at least one row and at most the batch."
+        )
+    if rows == "clean":
+        return MixedOutput(call(model, inputs, len(first)), None, plan)
+    return (Linear() if mixing is None else mixing).forward(model, inputs, plan.to(first.device), rows)

@@ -1,0 +1,70 @@
+"""The losses as plain functions, for training loops of your own: means over a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from hf_logitmix.objectives import LogitMix, MixedCrossEntropy, MixedOutput
+from hf_logitmix.plan import MixPlan
+
+
+class LogitMixLoss(NamedTuple):
+    """The weighted sum first, then the three unweighted terms. All are scalars."""
+
+    total: Tensor
+    mix: Tensor
+    cls: Tensor
+    sim: Tensor
+
+
+def logitmix_loss(
+    logits: Tensor,
+    mixed_logits: Tensor,
+    labels: Tensor,
+    plan: MixPlan,
+    *,
+    weights: Sequence[float] = (1.0, 1.0, 1.0),
+    similarity: str = "mse",
+    targets: Tensor | None = None,
+) -> LogitMixLoss:
+    r"""LogitMix (IJCAI 2022).
+
+    .. math::
+
+        L = w_{mix} \underbrace{\lambda H(\tilde z, T_y) + (1-\lambda) H(\tilde z, T_{y_\pi})}_{mix}
+          + w_{cls} \underbrace{H(z, T_y)}_{cls}
+          + w_{sim} \underbrace{\tfrac1K \lVert \lambda z + (1-\lambda) z_\pi - \tilde z \rVert^2}_{sim}
+
+    each a mean over the batch. The formula of ``sim`` is that of ``similarity="mse"``, the authors' released code.
+
+    Args:
+        logits: FloatTensor[B, K] of the clean batch.
+        mixed_logits: FloatTensor[M, K] of the mixed batch; M is the length of the plan, usually B.
+        labels: LongTensor[B] class ids, FloatTensor[B] for regression (K = 1) or FloatTensor[B, K] multi-label.
+        plan: partner LongTensor[M] and lam FloatTensor[M].
+        weights: of mix, cls and sim.
+        similarity: ``mse``, ``l2`` (the poster), ``mse_logsoftmax`` or ``mse_softmax``.
+        targets: FloatTensor[K, K], a row a class; None is one-hot.
+
+    Raises:
+        ValueError: for impossible weights, an unknown similarity, or targets without class ids.
+    """
+    mix, cls, sim = weights
+    objective = LogitMix(weights=(mix, cls, sim), similarity=similarity)
+    total, terms = objective(MixedOutput(logits, mixed_logits, plan), labels, targets)
+    return LogitMixLoss(total, **terms)
+
+
+def mixed_cross_entropy(mixed_logits: Tensor, labels: Tensor, plan: MixPlan, *, targets: Tensor | None = None) -> Tensor:
+    r"""Mixup's loss, the mean over the batch of :math:`\lambda H(\tilde z, T_y) + (1-\lambda) H(\tilde z, T_{y_\pi})`.
+
+    Args:
+        mixed_logits: FloatTensor[M, K]; labels, plan and targets as in `logitmix_loss`.
+
+    Returns:
+        a scalar.
+    """
+    return MixedCrossEntropy()(MixedOutput(None, mixed_logits, plan), labels, targets).total

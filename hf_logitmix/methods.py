@@ -1,0 +1,147 @@
+"""A method is mixing x objective x targets. `METHODS` is the only table of names; a new paper is one more row."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+
+from hf_logitmix.mixing import CutMix, Linear, Mixing, NoMixing
+from hf_logitmix.mixing.base import is_image_model, unwrap
+from hf_logitmix.mixing.sites import sites
+from hf_logitmix.moment import Moment
+from hf_logitmix.objectives import CrossEntropy, LogitMix, MixedCrossEntropy, Objective
+from hf_logitmix.targets import Fixed, LabelSmoothing, OneHot, Targets
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model is trained: any combination of the three parts.
+
+    Attributes:
+        mixing: how two inputs become one.
+        objective: which losses of which logits.
+        targets: which row stands for a label.
+        source: where the defaults come from.
+
+    Raises:
+        ValueError: for parts that do not fit together.
+    """
+
+    mixing: Mixing = field(default_factory=NoMixing)
+    objective: Objective = field(default_factory=CrossEntropy)
+    targets: Targets = field(default_factory=OneHot)
+    source: str = field(default="", compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.objective.rows != "clean" and not self.mixing.mixes:
+            raise ValueError(
+                f"objective={self.objective} needs mixed rows and mixing={self.mixing} makes none: pass a mixing such as "
+                "Linear(alpha=1.0)."
+            )
+        if self.objective.rows == "mixed" and self.mixing.mix_fraction < 1:
+            raise ValueError(
+                f"mix_fraction={self.mixing.mix_fraction} would drop the rest of the batch, because {self.objective} "
+                "trains on mixed rows alone: pass mix_fraction=1.0, or use a LogitMix objective."
+            )
+
+    def with_options(self, **options: Any) -> Method:
+        """The same method with some fields of its parts changed, and ``targets`` replaced.
+
+        Raises:
+            ValueError: for an option that none of the parts has; the message lists those that they have.
+        """
+        parts: dict[str, Any] = {"mixing": self.mixing, "objective": self.objective, "targets": self.targets}
+        if (targets := options.pop("targets", None)) is not None:
+            parts["targets"] = Fixed(targets) if isinstance(targets, Tensor) else targets
+        known = {f.name: name for name, part in parts.items() for f in dataclasses.fields(part) if f.name != "draw"}
+        for option in options:
+            if option not in known:
+                accepted = ", ".join([*known, "targets"])
+                raise ValueError(f"{option}={options[option]!r} is not an option of this method: it has {accepted}.")
+        for name, part in parts.items():
+            changes = {option: value for option, value in options.items() if known[option] == name}
+            parts[name] = dataclasses.replace(part, **changes) if changes else part
+        return dataclasses.replace(self, **parts)
+
+    def at(self, moment: Moment) -> Method:
+        """The method that applies at this step of training, with everything drawn that belongs to a step."""
+        return dataclasses.replace(self, mixing=self.mixing.at(moment), objective=self.objective.at(moment))
+
+    def check(self, model: nn.Module, num_labels: int, problem_type: str) -> None:
+        """Fail early where this method cannot train this model.
+
+        Raises:
+            ValueError: with what does not fit and what to do.
+        """
+        self.mixing.check(model)
+        self.objective.check(num_labels, problem_type)
+        if self.targets.matrix(max(num_labels, 2)) is not None and problem_type != "single_label_classification":
+            raise ValueError(
+                f"targets={self.targets} are rows for classes and this model does {problem_type}: pass targets=OneHot()."
+            )
+        self.targets.matrix(num_labels)
+        pooled = getattr(self.mixing, "level", None) == "pooled" and self.objective.rows == "both"
+        if pooled and not is_image_model(unwrap(model)) and sites(unwrap(model)).linear_head:
+            warnings.warn(
+                "level='pooled' mixes right before a linear head, which gives the mixed logits by itself: the similarity "
+                "loss is zero up to dropout and teaches nothing. Pass level='embedding'.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+_MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
+_LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022"
+
+_logitmix_m = Method(Linear(alpha=3.0), LogitMix(), source=_LOGITMIX)
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "vanilla": Method(),
+        "label_smoothing": Method(
+            targets=LabelSmoothing(eps=0.1),
+            source="Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016",
+        ),
+        "mixup": Method(Linear(alpha=0.4), MixedCrossEntropy(), source=_MIXUP),
+        "manifold_mixup": Method(
+            Linear(alpha=2.0, level="manifold"),
+            MixedCrossEntropy(),
+            source="Verma et al., Manifold Mixup: Better Representations by Interpolating Hidden States, ICML 2019",
+        ),
+        "cutmix": Method(
+            CutMix(alpha=1.0),
+            MixedCrossEntropy(),
+            source="Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers, ICCV 2019",
+        ),
+        "logitmix": _logitmix_m,
+        "logitmix_m": _logitmix_m,
+        "logitmix_c": Method(CutMix(alpha=1.0), LogitMix(weights=(1.0, 1.0, 0.1)), source=_LOGITMIX),
+    }
+)
+
+
+def get_method(name: str, **options: Any) -> Method:
+    """A method by its name in `METHODS`, with options of its parts changed.
+
+    Example:
+        >>> get_method("logitmix", alpha=1.0, weights=(1, 1, 0.5)).mixing.alpha
+        1.0
+
+    Args:
+        name: a key of `METHODS`.
+        options: fields of the mixing (``alpha``, ``level``, ``per_example``, ``mix_fraction``), of the objective
+            (``weights``, ``similarity``, ``warmup``, ``drops``), of the targets (``eps``), or ``targets`` itself:
+            a FloatTensor[K, K] or an object of `hf_logitmix.targets`.
+
+    Raises:
+        ValueError: for a name or an option that is not there, or a value that is not possible.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method={name!r} is unknown: pass one of {', '.join(METHODS)}.")
+    return METHODS[name].with_options(**options)

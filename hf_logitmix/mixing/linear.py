@@ -1,0 +1,78 @@
+"""Linear mixing: Mixup at the input, Manifold Mixup at a hidden layer, Mixup-Transformer at the pooled vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from hf_logitmix.mixing import image, text
+from hf_logitmix.mixing.base import is_image_model, unwrap
+from hf_logitmix.mixing.sites import check_level, resolve_level, sites
+from hf_logitmix.moment import Moment
+from hf_logitmix.objectives.base import MixedOutput, Rows
+from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
+
+
+@dataclass(frozen=True)
+class Linear:
+    r"""Convex combination :math:`\lambda h + (1-\lambda) h_\pi` of what the model holds at a level.
+
+    Attributes:
+        alpha: lam is drawn from Beta(alpha, alpha).
+        level: where. ``embedding`` (default) is the input: token embeddings of text (Guo et al., Augmenting Data with
+            Mixup for Sentence Classification, 2019) and pixels of images (Zhang et al., mixup, 2018). ``hidden:k`` is
+            the output of layer k, counted from 1. ``pooled`` is the input of the classification head
+            (Sun et al., Mixup-Transformer, 2020). ``manifold`` draws one of embedding and the hidden layers for each
+            step (Verma et al., Manifold Mixup, 2019).
+        per_example: draw one lam for each example instead of one for the batch.
+        mix_fraction: mix only this share of the batch, which makes LogitMix cost 1 + mix_fraction vanilla steps instead
+            of 2. Not from any paper.
+        draw: a number in [0, 1) that chooses the layer of ``manifold``; None draws from torch's global generator.
+
+    Raises:
+        ValueError: for an impossible alpha, level or mix_fraction.
+    """
+
+    alpha: float = 1.0
+    level: str = "embedding"
+    per_example: bool = False
+    mix_fraction: float = 1.0
+    draw: float | None = None
+    mixes: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+        check_level(self.level)
+        if not 0 < self.mix_fraction <= 1:
+            raise ValueError(f"mix_fraction={self.mix_fraction} is outside (0, 1]: it is the share of the batch to mix.")
+
+    def plan(
+        self, batch_size: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
+    ) -> MixPlan:
+        plan = sample_plan(
+            batch_size, alpha=self.alpha, per_example=self.per_example, generator=generator, device=device
+        )
+        mixed = math.ceil(self.mix_fraction * batch_size)
+        return MixPlan(plan.partner[:mixed], plan.lam[:mixed])
+
+    def at(self, moment: Moment) -> Linear:
+        return replace(self, draw=moment.uniform("level")) if self.level == "manifold" else self
+
+    def check(self, model: nn.Module) -> None:
+        model = unwrap(model)
+        if not is_image_model(model):
+            resolve_level(self.level, sites(model), draw=0.0)
+        elif self.level != "embedding":
+            raise ValueError(f"level={self.level!r} is for text models: images mix at level='embedding', their pixels.")
+
+    def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
+        if is_image_model(unwrap(model)):
+            mixed, plan = image.mixup(inputs["pixel_values"], plan)
+            return image.forward(model, inputs, mixed, plan, rows)
+        draw = torch.rand(()).item() if self.draw is None and self.level == "manifold" else self.draw
+        return text.forward(model, inputs, plan, rows, level=self.level, draw=draw or 0.0)

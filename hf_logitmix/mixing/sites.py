@@ -1,0 +1,129 @@
+"""Where in a model text can be mixed: the levels, and the modules that hold them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from torch import nn
+from transformers import PreTrainedModel
+
+# Models whose ids go through modules that `get_input_embeddings` does not name.
+_NAMED_EMBEDDINGS = {
+    "perceiver": ["perceiver.input_preprocessor.embeddings"],
+    "canine": [f"canine.char_embeddings.HashBucketCodepointEmbedder_{i}" for i in range(8)],
+}
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The modules of one model whose output (or, for the head, input) is mixed.
+
+    Attributes:
+        words: embeddings of the ids; there is at least one.
+        types: embeddings of the token types, mixed along with the words so that a pair of inputs is symmetric.
+        layers: the hidden layers in order; empty where the model has no single list of them.
+        head: the classification head, the modules after the encoder that hold parameters.
+    """
+
+    words: list[nn.Module]
+    types: list[nn.Module] = field(default_factory=list)
+    layers: list[nn.Module] = field(default_factory=list)
+    head: list[nn.Module] = field(default_factory=list)
+
+    @property
+    def linear_head(self) -> bool:
+        """Whether the head is one linear map, which any mix of its inputs satisfies by itself."""
+        return len(self.head) == 1 and isinstance(self.head[0], nn.Linear)
+
+
+def check_level(level: str) -> None:
+    """Raise ValueError unless ``level`` is embedding, hidden:k with k >= 1, pooled or manifold."""
+    if not isinstance(level, str) or not re.fullmatch(r"embedding|hidden:[1-9]\d*|pooled|manifold", level):
+        raise ValueError(f"level={level!r} is unknown: pass 'embedding', 'hidden:k' (k from 1), 'pooled' or 'manifold'.")
+
+
+def resolve_level(level: str, where: Sites, draw: float) -> str:
+    """The level to mix at: ``manifold`` becomes the one of (embedding, hidden:1, ...) that ``draw`` in [0, 1) chooses.
+
+    Raises:
+        ValueError: where the model lacks the level.
+    """
+    count = len(where.layers)
+    if level == "manifold" or level.startswith("hidden:"):
+        if not count:
+            raise ValueError(f"level={level!r} needs a model with one list of hidden layers: pass level='embedding'.")
+        if level == "manifold":
+            layer = int(draw * (count + 1))
+            return f"hidden:{layer}" if layer else "embedding"
+        if int(level.removeprefix("hidden:")) > count:
+            raise ValueError(f"level={level!r} is above the last layer: this model has hidden:1 to hidden:{count}.")
+    if level == "pooled" and not where.head:
+        raise ValueError("level='pooled' needs a model with a head after its encoder: pass level='embedding'.")
+    return level
+
+
+def sites(model: nn.Module) -> Sites:
+    """Find where a text model can be mixed.
+
+    Raises:
+        ValueError: for a model without a token embedding.
+    """
+    words = _word_embeddings(model)
+    if not words:
+        raise ValueError(
+            f"{type(model).__name__} has no token embedding to mix at: pass a transformers model for text whose "
+            "get_input_embeddings() gives one."
+        )
+    types = [m for name, m in model.named_modules() if name.endswith("token_type_embeddings") and _is_lookup(m)]
+    pretrained = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
+    if pretrained is None:
+        return Sites(words, types)
+    return Sites(words, types, _hidden_layers(pretrained), _head(pretrained))
+
+
+def _is_lookup(module: nn.Module) -> bool:
+    return isinstance(module, nn.Embedding)
+
+
+def _word_embeddings(model: nn.Module) -> list[nn.Module]:
+    """Input embeddings of every sub-model, and every embedding that shares one of their weights.
+
+    Encoder-decoders keep tied copies of the table, each with a forward of its own.
+    """
+    named = _NAMED_EMBEDDINGS.get(getattr(getattr(model, "config", None), "model_type", ""))
+    if named:
+        modules = dict(model.named_modules())
+        return [module for name, module in modules.items() if name.endswith(tuple(named))]
+    found: dict[int, nn.Module] = {}
+    for part in model.modules():
+        if not isinstance(part, PreTrainedModel):
+            continue
+        try:
+            embedding = part.get_input_embeddings()
+        except (NotImplementedError, AttributeError):
+            continue  # transformers' way of saying that this part reads no ids
+        convolution = isinstance(embedding, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
+        if isinstance(embedding, nn.Module) and embedding is not part and not convolution:
+            found[id(embedding)] = embedding
+    weights = {id(embedding.weight) for embedding in found.values() if hasattr(embedding, "weight")}
+    found |= {id(m): m for m in model.modules() if _is_lookup(m) and id(m.weight) in weights}
+    return list(found.values())
+
+
+def _hidden_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The one list of ``num_hidden_layers`` modules, or nothing where there is none or more than one."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    count = getattr(config, "num_hidden_layers", None)
+    batch_is_not_first = config.model_type == "xlnet"
+    if getattr(config, "is_encoder_decoder", False) or batch_is_not_first:
+        return []
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    return list(lists[0]) if len(lists) == 1 else []
+
+
+def _head(model: PreTrainedModel) -> list[nn.Module]:
+    encoder = getattr(model, model.base_model_prefix, None)
+    if not isinstance(encoder, nn.Module) or encoder is model:
+        return []
+    return [m for m in model.children() if m is not encoder and next(m.parameters(), None) is not None]

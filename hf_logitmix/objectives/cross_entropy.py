@@ -1,0 +1,74 @@
+"""Cross-entropy of the clean batch, for classes, real numbers and multi-hot labels alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from hf_logitmix.moment import Moment
+from hf_logitmix.objectives.base import Loss, MixedOutput, Rows, at_least_float32
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    r"""The loss of each example, by the kind of its label.
+
+    ===================== ==================== =========================================================
+    labels                meaning              loss of a row
+    ===================== ==================== =========================================================
+    LongTensor[B]         class ids            :math:`H(z, T_y) = -\sum_k T_{yk} \log \mathrm{softmax}(z)_k`
+    FloatTensor[B]        regression, K = 1    :math:`(z - y)^2`
+    FloatTensor[B, K]     multi-label          binary cross-entropy, mean over the K labels
+    ===================== ==================== =========================================================
+
+    Args:
+        logits: FloatTensor[B, K]; computed in float32 or better.
+        labels: as in the table.
+        targets: FloatTensor[K, K], the rows T, or None for one-hot. Only for class ids.
+
+    Returns:
+        FloatTensor[B].
+
+    Raises:
+        ValueError: for targets with real-valued or multi-hot labels, and for shapes that do not fit.
+    """
+    logits = at_least_float32(logits)
+    if not labels.is_floating_point():
+        if labels.dim() != 1 or len(labels) != len(logits):
+            raise ValueError(
+                f"class ids of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: pass [B] "
+                "integers, or floats of shape [B, K] for multi-label."
+            )
+        if targets is None:
+            return F.cross_entropy(logits, labels, reduction="none")
+        rows = targets.to(logits.device, logits.dtype)[labels]
+        return -(rows * F.log_softmax(logits, dim=-1)).sum(-1)
+    if targets is not None:
+        raise ValueError("targets are rows for class ids: they are undefined for regression and multi-label labels.")
+    labels = labels.to(logits.dtype)
+    if labels.dim() == 1:
+        if logits.shape != (len(labels), 1):
+            raise ValueError(f"regression needs logits of shape [{len(labels)}, 1] and got {tuple(logits.shape)}.")
+        return (logits.squeeze(-1) - labels).square()
+    if labels.shape != logits.shape:
+        raise ValueError(f"labels of shape {tuple(labels.shape)} and logits of shape {tuple(logits.shape)} differ.")
+    return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Mean cross-entropy of the clean batch: ordinary training."""
+
+    rows: ClassVar[Rows] = "clean"
+
+    def at(self, moment: Moment) -> CrossEntropy:
+        return self
+
+    def check(self, num_labels: int, problem_type: str) -> None:
+        """Defined for every head."""
+
+    def __call__(self, output: MixedOutput, labels: Tensor, targets: Tensor | None = None) -> Loss:
+        assert output.logits is not None
+        return Loss(cross_entropy(output.logits, labels, targets).mean(), {})

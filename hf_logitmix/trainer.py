@@ -1,0 +1,172 @@
+"""The adapter between `transformers.Trainer` and the three axes. It knows no method by name."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from hf_logitmix import checks
+from hf_logitmix.forward import mixed_forward
+from hf_logitmix.methods import Method, get_method
+from hf_logitmix.mixing.base import is_image_model, unwrap
+from hf_logitmix.mixing.text import attached
+from hf_logitmix.moment import Moment
+from hf_logitmix.plan import MixPlan
+from hf_logitmix.targets import LabelSmoothing, OneHot
+
+logger = logging.getLogger(__name__)
+
+_Base = Trainer if TYPE_CHECKING else object
+
+
+class MixTrainerMixin(_Base):
+    """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
+
+    Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``), one
+    forward makes the rows that the objective asks for, and the terms of the loss are logged beside ``loss``.
+    Evaluation is un-mixed and takes Trainer's own path, with the plain loss.
+
+    The loss of an optimizer step is the mean over all its examples, whatever the number of micro-batches and processes and
+    however unequal they are. (Trainer alone leaves the loss of most classification heads undivided by the
+    accumulation steps: https://github.com/huggingface/transformers/issues/47688.)
+
+    Args:
+        method: a name in `METHODS`, or a `Method`. It overrides ``args.method``; with neither it is ``logitmix``. Options that
+            are set in `MixTrainingArguments` apply on top.
+
+    Raises:
+        ValueError: before training, for anything that this method cannot do with this model and these labels.
+    """
+
+    def __init__(self, *args: Any, method: str | Method | None = None, **kwargs: Any) -> None:
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError("compute_loss_func would replace the method's loss: leave it out, or use Trainer.")
+        self._method_given = method
+        super().__init__(*args, **kwargs)
+        # compute_loss returns a mean, which Trainer is to divide by the number of micro-batches.
+        self.model_accepts_loss_kwargs = False
+        self.label_smoother = None  # it became the method's targets, so that evaluation stays plain
+        self._examples_per_micro_batch: float | None = None
+        self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
+        self._micro_batches = 0
+        self._resolve_method()
+        checks.check_launch(self.args)
+        checks.check_datasets(self.train_dataset, self.eval_dataset, self.model, self.label_names)
+
+    def _resolve_method(self) -> None:
+        """Build the method from what was given and what the arguments say now (a hyperparameter search changes them)."""
+        given = self._method_given or getattr(self.args, "method", None) or "logitmix"
+        method = get_method(given) if isinstance(given, str) else given
+        options = getattr(self.args, "method_options", dict)()
+        method = method.with_options(**options) if options else method
+        smoothing = self.args.label_smoothing_factor
+        if smoothing and not isinstance(method.targets, OneHot):
+            raise ValueError(
+                f"label_smoothing_factor={smoothing} and the method's own targets {method.targets} are both given: pass one."
+            )
+        if smoothing:
+            method = method.with_options(targets=LabelSmoothing(smoothing))
+        self.method = method
+        num_labels, problem_type = checks.head_of(self.model)
+        method.check(self.model, num_labels, problem_type)
+        rows = method.targets.matrix(num_labels)
+        self._targets = None if rows is None else rows.to(self.args.device)
+        self._problem_type = problem_type
+
+    # ---- training ----------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        inputs = dict(inputs)
+        plan = _take_plan(inputs)
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs=return_outputs)
+        labels = self._take_labels(inputs)
+        moment = Moment(self.state.global_step, self.state.max_steps, self.args.seed)
+        method = self.method.at(moment)
+        plan = method.mixing.plan(len(labels), device=labels.device) if plan is None else plan
+        output = mixed_forward(model, inputs, plan, mixing=method.mixing, rows=method.objective.rows)
+        loss, terms = method.objective(output, labels, self._targets)
+        share = self._share_of_step(len(labels))
+        self._remember({**terms, **({"lam_mean": output.plan.lam.mean()} if terms else {})}, share)
+        outputs = {"logits": output.mixed_logits if output.logits is None else output.logits}
+        return (share * loss, outputs) if return_outputs else share * loss
+
+    def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
+        if inputs.get("labels") is None:
+            raise ValueError(f"the batch holds no `labels`, only {', '.join(inputs)}: rename the label column to `labels`.")
+        num_labels, _ = checks.head_of(self.model)
+        return checks.as_labels(inputs.pop("labels"), num_labels, self._problem_type)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        sizes = [len(batch["labels"]) for batch in batches if isinstance(batch.get("labels"), Tensor)]
+        count = torch.tensor([sum(sizes), len(sizes)], dtype=torch.float64)
+        if self.args.world_size > 1:
+            device = self.args.device
+            count = self.accelerator.gather(count.float().to(device)).reshape(-1, 2).sum(0).cpu().double()
+        examples, micro_batches = count.tolist()
+        self._examples_per_micro_batch = examples / micro_batches if micro_batches else None
+        return batches, items
+
+    def _share_of_step(self, batch_size: int) -> float:
+        """A micro-batch's size over the mean size in this optimizer step, on all processes: 1 where all are equal.
+
+        Trainer averages micro-batches and processes; with this factor that average is the mean over examples.
+        """
+        return batch_size / self._examples_per_micro_batch if self._examples_per_micro_batch else 1.0
+
+    # ---- the log -----------------------------------------------------------------------------------------------
+
+    def _remember(self, terms: dict[str, Tensor], share: float) -> None:
+        for name, value in terms.items():
+            self._terms[name] += share * value.detach()
+        self._micro_batches += 1
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs and self._micro_batches:
+            sums = {name: self._terms[name] for name in sorted(self._terms)}
+            means = self.accelerator.gather(torch.stack([*sums.values()]).reshape(1, -1)).mean(0) if sums else []
+            logs |= {name: float(value) / self._micro_batches for name, value in zip(sums, means, strict=True)}
+            self._terms.clear()
+            self._micro_batches = 0
+        super().log(logs, *args, **kwargs)
+
+    # ---- hooks of Trainer ----------------------------------------------------------------------------------------
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self._resolve_method()
+        if not self.method.mixing.mixes or is_image_model(unwrap(self.model)):
+            return super()._inner_training_loop(*args, **kwargs)
+        with attached(self.model):  # once and before the model is compiled; gone when training ends or raises
+            return super()._inner_training_loop(*args, **kwargs)
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        inputs = dict(inputs)
+        _take_plan(inputs)  # a MixCollator serves evaluation too
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+
+class MixTrainer(MixTrainerMixin, Trainer):
+    """`transformers.Trainer` that trains with a method: see `MixTrainerMixin`.
+
+    Example:
+        >>> trainer = MixTrainer(model=model, args=args, method="logitmix", train_dataset=data)  # doctest: +SKIP
+    """
+
+
+def _take_plan(inputs: dict[str, Any]) -> MixPlan | None:
+    """Take ``partner`` and ``lam`` out of a batch, if they are there."""
+    if ("partner" in inputs) != ("lam" in inputs):
+        raise ValueError("the batch brings one of `partner` and `lam`: pass both, or neither.")
+    return MixPlan(inputs.pop("partner"), inputs.pop("lam")) if "partner" in inputs else None
