@@ -16,7 +16,8 @@ class MixTrainingArguments(TrainingArguments):
     """
 
     method: str | None = field(
-        default=None, metadata={"help": "Name in hf_logitmix.METHODS, such as vanilla, mixup or logitmix (the default)."}
+        default=None,
+        metadata={"help": "Name in hf_logitmix.METHODS, such as vanilla, mixup or logitmix (the default)."},
     )
     alpha: float | None = field(default=None, metadata={"help": "lam is drawn from Beta(alpha, alpha)."})
     level: str | None = field(

@@ -6,7 +6,6 @@ from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 

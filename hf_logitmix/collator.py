@@ -44,7 +44,9 @@ class MixCollator:
         batch = dict(self.collator(features))
         tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.dim()}
         if not tensors:
-            raise ValueError("the wrapped collator gave no tensors: pass one that returns them, such as default_data_collator.")
+            raise ValueError(
+                "the wrapped collator gave no tensors: pass one that returns them, such as default_data_collator."
+            )
         digest = hashlib.blake2b(str(self.seed).encode(), digest_size=7)
         for name in sorted(tensors):
             digest.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes())

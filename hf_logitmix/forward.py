@@ -40,7 +40,9 @@ def mixed_forward(
     if rows not in get_args(Rows):
         raise ValueError(f"rows={rows!r} is unknown: pass one of {', '.join(get_args(Rows))}.")
     if "labels" in inputs:
-        raise ValueError("inputs hold `labels`: take them out and give them to the loss, mixed rows have none of their own.")
+        raise ValueError(
+            "inputs hold `labels`: take them out and give them to the loss, mixed rows have none of their own."
+        )
     first = next(iter(inputs.values()))
     if not 0 < len(plan.partner) <= len(first) or plan.lam.shape != plan.partner.shape:
         raise ValueError(

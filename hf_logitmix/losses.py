@@ -58,7 +58,9 @@ def logitmix_loss(
     return LogitMixLoss(total, **terms)
 
 
-def mixed_cross_entropy(mixed_logits: Tensor, labels: Tensor, plan: MixPlan, *, targets: Tensor | None = None) -> Tensor:
+def mixed_cross_entropy(
+    mixed_logits: Tensor, labels: Tensor, plan: MixPlan, *, targets: Tensor | None = None
+) -> Tensor:
     r"""Mixup's loss, the mean over the batch of :math:`\lambda H(\tilde z, T_y) + (1-\lambda) H(\tilde z, T_{y_\pi})`.
 
     Args:

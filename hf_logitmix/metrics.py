@@ -23,7 +23,9 @@ def as_logits_and_labels(logits: Any, labels: Any) -> tuple[Floats, Ints]:
     z = _array(logits).astype(np.float64)
     y = _array(labels)
     if z.ndim != 2 or y.shape != z.shape[:1]:
-        raise ValueError(f"logits of shape {z.shape} and labels of shape {y.shape}: pass [N, K] logits and [N] class ids.")
+        raise ValueError(
+            f"logits of shape {z.shape} and labels of shape {y.shape}: pass [N, K] logits and [N] class ids."
+        )
     if z.shape[1] < 2:
         raise ValueError("logits have one column: calibration needs the logits of two or more classes.")
     if not len(z):

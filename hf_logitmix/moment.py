@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+
 @dataclass(frozen=True)
 class Moment:
     """One optimizer step of a training run.

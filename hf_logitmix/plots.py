@@ -67,7 +67,9 @@ def _panel(axes: Any, name: str, logits: Any, labels: Any, n_bins: int) -> None:
     )
     top.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="calibrated")
     top.set(xlim=(0, 1), ylim=(0, 1), title=name)
-    text = "\n".join(f"{label} {values[key]:.3f}" for label, key in (("accuracy", "accuracy"), ("ECE", "ece"), ("OE", "oe")))
+    text = "\n".join(
+        f"{label} {values[key]:.3f}" for label, key in (("accuracy", "accuracy"), ("ECE", "ece"), ("OE", "oe"))
+    )
     top.text(0.04, 0.96, f"{text}\nn = {len(y)}, {n_bins} bins", va="top", fontsize=9)
     bottom.bar(middle, weight, width, color=_HIST, edgecolor="white")
     bottom.set(xlabel="confidence")

@@ -53,7 +53,9 @@ class Fixed:
         if rows.dim() != 2 or rows.shape[0] != rows.shape[1]:
             raise ValueError(f"targets of shape {tuple(rows.shape)}: pass one row a class, a [K, K] tensor.")
         if not torch.isfinite(rows).all() or (rows < 0).any():
-            raise ValueError("targets hold a negative, infinite or NaN entry: every row must be non-negative and finite.")
+            raise ValueError(
+                "targets hold a negative, infinite or NaN entry: every row must be non-negative and finite."
+            )
 
     def matrix(self, num_labels: int) -> Tensor | None:
         if len(self.rows) != num_labels:

@@ -104,7 +104,9 @@ class MixTrainerMixin(_Base):
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
-            raise ValueError(f"the batch holds no `labels`, only {', '.join(inputs)}: rename the label column to `labels`.")
+            raise ValueError(
+                f"the batch holds no `labels`, only {', '.join(inputs)}: rename the label column to `labels`."
+            )
         num_labels, _ = checks.head_of(self.model)
         return checks.as_labels(inputs.pop("labels"), num_labels, self._problem_type)
 

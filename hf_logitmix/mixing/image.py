@@ -64,9 +64,7 @@ def cutmix(pixels: Tensor, plan: MixPlan, generator: torch.Generator | None = No
     return mixed, MixPlan(partner, true_lam.to(lam.dtype))
 
 
-def forward(
-    model: nn.Module, inputs: Mapping[str, Any], mixed: Tensor, plan: MixPlan, rows: Rows
-) -> MixedOutput:
+def forward(model: nn.Module, inputs: Mapping[str, Any], mixed: Tensor, plan: MixPlan, rows: Rows) -> MixedOutput:
     """The model on the mixed images, after the clean ones if ``rows`` is ``both``."""
     pixels = inputs["pixel_values"]
     if rows == "mixed":
@@ -124,4 +122,6 @@ class CutMix:
 
 def _check_images(pixels: Tensor) -> None:
     if pixels.dim() != 4 or not pixels.is_floating_point():
-        raise ValueError(f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}: pass floats of shape [B, C, H, W].")
+        raise ValueError(
+            f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}: pass floats of shape [B, C, H, W]."
+        )

@@ -49,7 +49,9 @@ class Linear:
         check_alpha(self.alpha)
         check_level(self.level)
         if not 0 < self.mix_fraction <= 1:
-            raise ValueError(f"mix_fraction={self.mix_fraction} is outside (0, 1]: it is the share of the batch to mix.")
+            raise ValueError(
+                f"mix_fraction={self.mix_fraction} is outside (0, 1]: it is the share of the batch to mix."
+            )
 
     def plan(
         self, batch_size: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None

@@ -40,7 +40,9 @@ class Sites:
 def check_level(level: str) -> None:
     """Raise ValueError unless ``level`` is embedding, hidden:k with k >= 1, pooled or manifold."""
     if not isinstance(level, str) or not re.fullmatch(r"embedding|hidden:[1-9]\d*|pooled|manifold", level):
-        raise ValueError(f"level={level!r} is unknown: pass 'embedding', 'hidden:k' (k from 1), 'pooled' or 'manifold'.")
+        raise ValueError(
+            f"level={level!r} is unknown: pass 'embedding', 'hidden:k' (k from 1), 'pooled' or 'manifold'."
+        )
 
 
 def resolve_level(level: str, where: Sites, draw: float) -> str:

@@ -151,4 +151,3 @@ class LogitMix:
         }
         total = torch.stack([weight * term for weight, term in zip(self.weights, terms.values(), strict=True)]).sum()
         return Loss(total, terms)
-

@@ -1,0 +1,158 @@
+"""Fine-tune a text classifier on a GLUE task with any method of hf_logitmix.
+
+    python glue_runs/run_glue.py --demo
+    python glue_runs/run_glue.py --task_name mrpc --model_name_or_path bert-base-uncased --method logitmix --output_dir out
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from glue_runs.data import HUB_NAME, load_task
+from glue_runs.demo import run_demo
+from glue_runs.experiment import Experiment
+from glue_runs.tasks import TASKS, Task, get_task
+from hf_logitmix import METHODS, MixTrainingArguments
+
+
+@dataclass
+class GlueTrainingArguments(MixTrainingArguments):
+    """`MixTrainingArguments` with the defaults of a GLUE run: train and evaluate, batches of 32, 2e-5, no reports."""
+
+    do_train: bool = field(default=True, metadata={"help": "Train; --no_do_train to leave it out."})
+    do_eval: bool = field(default=True, metadata={"help": "Evaluate on the dev set; --no_do_eval to leave it out."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Training batch on each device."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Evaluation batch on each device."})
+    learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
+    dataloader_pin_memory: bool = field(
+        default=torch.cuda.is_available(), metadata={"help": "Pin host memory for copies to the GPU."}
+    )
+    report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
+
+
+@dataclass
+class GlueArguments:
+    """Which task, which model, which data."""
+
+    task_name: str | None = field(default=None, metadata={"help": f"One of {', '.join(TASKS)}."})
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Hub name or local folder of the model."})
+    glue_dir: str | None = field(
+        default=None, metadata={"help": "Folder in the classic GLUE layout (CoLA/train.tsv, ...); default is the Hub."}
+    )
+    train_file: str | None = field(
+        default=None, metadata={"help": "Another training file: a path, or a name in the task's folder of --glue_dir."}
+    )
+    max_seq_length: int = field(default=128, metadata={"help": "Longer inputs are cut to this many tokens."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N examples only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first N examples only."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that comes with the weights."})
+    demo: bool = field(default=False, metadata={"help": "Offline demo on a synthetic corpus; needs no other argument."})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = HfArgumentParser((GlueArguments, GlueTrainingArguments), description=__doc__)  # type: ignore[arg-type]
+    glue, args = parser.parse_args_into_dataclasses(argv)
+    if args.method is not None and args.method not in METHODS:
+        raise ValueError(f"method={args.method!r} is unknown: pass one of {', '.join(METHODS)}.")
+    if glue.demo:
+        return run_demo(args)
+    if glue.task_name is None or glue.model_name_or_path is None:
+        raise ValueError("--task_name and --model_name_or_path are needed, or --demo for the offline demo.")
+    if args.output_dir is None:
+        raise ValueError("--output_dir is needed: the folder where the run leaves its model and results.")
+    task = get_task(glue.task_name)
+    args.resume_from_checkpoint = _checkpoint(args.output_dir, args.resume_from_checkpoint)
+    wanted = {"train": args.do_train, "dev": args.do_eval, "test": args.do_predict}
+    with args.main_process_first(desc="load data"):
+        splits = load_task(task, tuple(name for name in wanted if wanted[name]), glue.glue_dir, glue.train_file)
+    limits = {"train": glue.max_train_samples, "dev": glue.max_eval_samples}
+    splits = {name: [(split, _first(part, limits.get(name), name)) for split, part in parts] for name, parts in splits.items()}
+
+    set_seed(args.seed)
+    model, tokenizer = load_model(task, glue)
+    experiment = Experiment(task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length)
+    results = experiment.run(args)
+    if not args.should_save:
+        return 0 if results is not None else 130
+    if results is None:
+        print(f"\nStopped and saved. To go on: the same command with --resume_from_checkpoint {get_last_checkpoint(args.output_dir)}")
+        return 130
+    print(summary(results, args.output_dir))
+    return 0
+
+
+def load_model(task: Task, glue: GlueArguments) -> tuple[Any, Any]:
+    """The model with a head for the task, in float32 whatever the weights were stored in, and its tokenizer."""
+    names = dict(enumerate(task.label_names)) or {0: "score"}
+    model = AutoModelForSequenceClassification.from_pretrained(
+        glue.model_name_or_path,
+        num_labels=task.num_labels,
+        id2label=names,
+        label2id={name: number for number, name in names.items()},
+        dtype=torch.float32,
+        trust_remote_code=glue.trust_remote_code,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(glue.model_name_or_path, trust_remote_code=glue.trust_remote_code)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def summary(results: dict[str, Any], output_dir: str) -> str:
+    """The run on one screen."""
+    lines = [
+        "",
+        f"{results['task']} with {results['method_name']} on {results['model']}, seed {results['seed']}: "
+        f"{results['n_train']} training and {results['n_eval']} dev examples",
+    ]
+    lines += [f"  {name.removeprefix('eval_'):<24}{value:>9.4f}" for name, value in results.items() if name.startswith("eval_")]
+    if "train_seconds" in results:
+        lines.append(f"  {'train_seconds':<24}{results['train_seconds']:>9.1f}")
+    return "\n".join([*lines, f"  everything is in {output_dir}"])
+
+
+def _first(data: Any, limit: int | None, name: str) -> Any:
+    if limit is not None and limit < 1:
+        argument = "max_train_samples" if name == "train" else "max_eval_samples"
+        raise ValueError(f"{argument}={limit}: pass at least 1.")
+    return data if limit is None else data.select(range(min(limit, len(data))))
+
+
+def _checkpoint(output_dir: str, asked: str | None) -> str | None:
+    """The checkpoint to resume from, None for a fresh run; an older run in the folder is never overwritten."""
+    last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+    if asked is None and last is not None:
+        raise ValueError(
+            f"output_dir={output_dir!r} holds a run already: pass --resume_from_checkpoint {last} to go on with it, or "
+            "another --output_dir."
+        )
+    if asked is not None and asked.lower() in ("true", "last"):
+        if last is None:
+            raise ValueError(f"resume_from_checkpoint={asked!r}: there is no checkpoint in {output_dir!r}.")
+        return last
+    if asked is not None and not Path(asked).is_dir():
+        raise ValueError(f"resume_from_checkpoint={asked!r} is no folder: pass a checkpoint, or 'last'.")
+    return asked
+
+
+def entry() -> None:
+    """Run `main` and print a problem of the user's as one sentence, without a traceback."""
+    try:
+        sys.exit(main())
+    except (ValueError, FileNotFoundError) as problem:
+        sys.exit(f"run_glue: {problem}")
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,81 @@
+"""Run tasks x methods x seeds of a YAML file, each in a process of its own; what is done is not done again.
+
+    python glue_runs/sweep.py glue_runs/configs/first_results.yaml --glue_dir GLUE --model_name_or_path MODEL
+
+The file names `output_dir`, `tasks`, `methods`, `seeds` and `arguments` of run_glue.py. Arguments after the file are added
+to every run. A run that was cut off goes on from its last checkpoint; one that fails is named at the end, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers.trainer_utils import get_last_checkpoint
+
+_KEYS = {"output_dir", "tasks", "methods", "seeds", "arguments"}
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read and check a sweep.
+
+    Raises:
+        ValueError: for a missing or unknown key, or an empty list.
+    """
+    config = yaml.safe_load(Path(path).read_text())
+    if not isinstance(config, dict) or not set(config) <= _KEYS or not _KEYS - {"arguments"} <= set(config):
+        raise ValueError(f"{path}: a sweep has the keys {', '.join(sorted(_KEYS))}, of which only arguments may be missing.")
+    for key in ("tasks", "methods", "seeds"):
+        if not isinstance(config[key], list) or not config[key]:
+            raise ValueError(f"{path}: {key} must be a list with at least one entry.")
+    return config
+
+
+def commands(config: dict[str, Any], extra: list[str]) -> list[tuple[Path, list[str]]]:
+    """The output folder and the command line of each run, in the order in which they are run."""
+    script = str(Path(__file__).with_name("run_glue.py"))
+    fixed = [text for name, value in config.get("arguments", {}).items() for text in (f"--{name}", str(value))]
+    runs = []
+    for seed, task, method in itertools.product(config["seeds"], config["tasks"], config["methods"]):
+        folder = Path(config["output_dir"]) / f"{task}-{method}-{seed}"
+        chosen = ["--task_name", task, "--method", method, "--seed", str(seed), "--output_dir", str(folder)]
+        runs.append((folder, [sys.executable, script, *chosen, *fixed, *extra]))
+    return runs
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="YAML file of the sweep")
+    known, extra = parser.parse_known_args(argv)
+    runs = commands(read_config(known.config), extra)
+    failed = []
+    for number, (folder, command) in enumerate(runs, start=1):
+        if (folder / "all_results.json").is_file():
+            print(f"[{number}/{len(runs)}] {folder.name}: done before", flush=True)
+            continue
+        print(f"[{number}/{len(runs)}] {folder.name}", flush=True)
+        if folder.is_dir() and get_last_checkpoint(str(folder)):
+            command = [*command, "--resume_from_checkpoint", "last"]
+        started = time.perf_counter()
+        status = subprocess.run(command, check=False).returncode
+        print(f"[{number}/{len(runs)}] {folder.name}: exit {status}, {time.perf_counter() - started:.0f} s", flush=True)
+        if status == 130:
+            return 130
+        if status:
+            failed.append(folder.name)
+    print(f"{len(runs) - len(failed)} of {len(runs)} runs are complete." + (f" Failed: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, FileNotFoundError) as problem:
+        sys.exit(f"sweep: {problem}")

@@ -1,0 +1,78 @@
+"""Model cards: what was trained, how, and how well, without a path or a token of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from hf_logitmix._version import __version__
+from hf_logitmix.methods import Method
+
+
+def public_name(model_name_or_path: str) -> str:
+    """A Hub name as it is; of a local path only the last part."""
+    path = Path(model_name_or_path)
+    return path.resolve().name if path.exists() or path.is_absolute() else model_name_or_path
+
+
+def model_card(
+    name: str,
+    method: Method,
+    metrics: Mapping[str, float],
+    *,
+    base_model: str,
+    dataset: str,
+    dataset_config: str,
+    split: str = "validation",
+    settings: Mapping[str, object] | None = None,
+) -> ModelCard:
+    """A card with the method, its source, the metrics and the settings.
+
+    Args:
+        name: title of the card.
+        method: how the model was trained.
+        metrics: name -> value.
+        base_model: Hub name or local path; of a path only the last part is written.
+        dataset, dataset_config, split: what the metrics were measured on, as named on the Hub.
+        settings: name -> value, such as the learning rate.
+    """
+    local = Path(base_model).exists()
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=dataset,
+            dataset_name=f"{dataset} {dataset_config}",
+            dataset_config=dataset_config,
+            dataset_split=split,
+            metric_type=metric,
+            metric_value=round(value, 6),
+        )
+        for metric, value in metrics.items()
+    ]
+    data = ModelCardData(
+        base_model=None if local else base_model,
+        datasets=dataset if "/" in dataset else None,
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["hf_logitmix", "calibration"],
+        model_name=name,
+        eval_results=results,
+    )
+    rows = "\n".join(f"| {metric} | {value:.4f} |" for metric, value in metrics.items())
+    used = "\n".join(f"* {key}: {value}" for key, value in (settings or {}).items())
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {name}",
+        f"Fine-tuned from `{public_name(base_model)}` on {dataset} `{dataset_config}` with hf_logitmix {__version__}.",
+        "## Method",
+        f"```\n{method}\n```",
+        *([f"Source of the method: {method.source}."] if method.source else []),
+        f"## Results on {split}",
+        f"| metric | value |\n| --- | --- |\n{rows}",
+        "Calibration errors use 10 bins of equal width. Metrics ending in `_scaled` are measured after temperature "
+        "scaling, cross-fitted in two halves of this split.",
+        *(["## Settings", used] if used else []),
+    ]
+    return ModelCard("\n\n".join(parts) + "\n")

@@ -1,0 +1,159 @@
+"""Pairings and coefficients: against SciPy's Beta distribution, by counting, and by properties."""
+
+import math
+from collections import Counter
+from itertools import permutations
+
+import pytest
+import torch
+from scipy import stats
+
+from hf_logitmix.mixing import CutMix, Linear, NoMixing
+from hf_logitmix.moment import Moment
+from hf_logitmix.plan import MixPlan, sample_plan
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def lams(alpha: float, count: int, per_example: bool) -> list[float]:
+    generator = seeded(0)
+    if per_example:
+        return sample_plan(count, alpha=alpha, per_example=True, generator=generator).lam.tolist()
+    return [sample_plan(2, alpha=alpha, generator=generator).lam[0].item() for _ in range(count)]
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 3.0])
+def test_lam_follows_the_beta_distribution_of_scipy(alpha, per_example):
+    drawn = lams(alpha, 4000, per_example)
+    assert stats.kstest(drawn, stats.beta(alpha, alpha).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("alpha", [0.2, 2.0, 8.0])
+def test_mean_variance_and_quantiles_of_lam(alpha):
+    drawn = torch.tensor(lams(alpha, 40_000, True), dtype=torch.float64)
+    variance = 1 / (4 * (2 * alpha + 1))
+    assert drawn.mean().item() == pytest.approx(0.5, abs=5 * math.sqrt(variance / len(drawn)))
+    assert drawn.var().item() == pytest.approx(variance, rel=0.03)
+    for q in (0.1, 0.25, 0.75, 0.9):
+        below = (drawn <= stats.beta(alpha, alpha).ppf(q)).double().mean().item()
+        assert below == pytest.approx(q, abs=0.01)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e-2, 1e4])
+def test_extreme_alpha_stays_in_the_unit_interval(alpha):
+    drawn = torch.tensor(lams(alpha, 5000, True))
+    assert ((drawn >= 0) & (drawn <= 1)).all()
+    near_an_end = ((drawn < 0.01) | (drawn > 0.99)).double().mean().item()
+    assert near_an_end == pytest.approx(2 * stats.beta(alpha, alpha).cdf(0.01), abs=0.02)
+
+
+def test_one_lam_for_the_batch_unless_per_example():
+    assert sample_plan(64, alpha=1.0, generator=seeded(1)).lam.unique().numel() == 1
+    assert sample_plan(64, alpha=1.0, per_example=True, generator=seeded(1)).lam.unique().numel() == 64
+
+
+@pytest.mark.parametrize("batch_size", [0, 1, 2, 7])
+def test_partner_is_a_permutation(batch_size):
+    plan = sample_plan(batch_size, alpha=1.0, generator=seeded(2))
+    assert sorted(plan.partner.tolist()) == list(range(batch_size))
+    assert plan.lam.shape == (batch_size,)
+    assert (plan.partner.dtype, plan.lam.dtype) == (torch.int64, torch.float32)
+
+
+def test_every_permutation_is_as_likely():
+    generator = seeded(3)
+    counts = Counter(tuple(sample_plan(3, alpha=1.0, generator=generator).partner.tolist()) for _ in range(3000))
+    assert set(counts) == set(permutations(range(3)))
+    assert stats.chisquare(list(counts.values())).pvalue > 0.01
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+def test_the_generator_decides_alone(per_example):
+    def draw(seed):
+        return sample_plan(16, alpha=2.0, per_example=per_example, generator=seeded(seed))
+
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = draw(7)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(1)
+    again, other = draw(7), draw(8)
+    assert torch.equal(first.partner, again.partner)
+    assert torch.equal(first.lam, again.lam)
+    assert not torch.equal(first.partner, other.partner)
+    assert not torch.equal(first.lam, other.lam)
+
+
+def test_a_generator_moves_on():
+    generator = seeded(4)
+    first, second = (sample_plan(16, alpha=2.0, generator=generator) for _ in range(2))
+    assert first.lam[0] != second.lam[0]
+
+
+def test_without_a_generator_the_global_seed_decides():
+    torch.manual_seed(5)
+    first = sample_plan(16, alpha=2.0)
+    torch.manual_seed(5)
+    again = sample_plan(16, alpha=2.0)
+    assert torch.equal(first.partner, again.partner)
+    assert torch.equal(first.lam, again.lam)
+
+
+def test_device_and_to():
+    plan = sample_plan(4, alpha=1.0, device="meta")
+    assert plan.partner.device.type == plan.lam.device.type == "meta"
+    moved = MixPlan(torch.arange(3), torch.ones(3)).to("meta")
+    assert moved.partner.device.type == moved.lam.device.type == "meta"
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("make", [lambda alpha: sample_plan(4, alpha=alpha), Linear, CutMix])
+def test_impossible_alpha(make, alpha):
+    with pytest.raises(ValueError, match="alpha="):
+        make(alpha=alpha)
+
+
+def test_negative_batch_size():
+    with pytest.raises(ValueError, match="batch_size=-1"):
+        sample_plan(-1, alpha=1.0)
+
+
+@pytest.mark.parametrize(
+    ("percent", "batch_size", "expected"),
+    [(100, 7, 7), (50, 8, 4), (50, 7, 4), (1, 5, 1), (30, 10, 3), (55, 100, 55), (7, 100, 7), (50, 1, 1), (50, 0, 0)],
+)
+def test_mix_fraction_shortens_the_plan_to_the_share_rounded_up(percent, batch_size, expected):
+    plan = Linear(mix_fraction=percent / 100).plan(batch_size, generator=seeded(6))
+    assert len(plan.partner) == len(plan.lam) == expected
+    assert len(set(plan.partner.tolist())) == expected
+    assert all(0 <= index < batch_size for index in plan.partner.tolist())
+
+
+@pytest.mark.parametrize("prob", [0.25, 0.5, 1.0])
+def test_cutmix_prob_is_the_share_of_batches_that_are_cut(prob):
+    generator = seeded(9)
+    cut = [bool((CutMix(prob=prob).plan(4, generator=generator).lam < 1).all()) for _ in range(2000)]
+    assert sum(cut) / len(cut) == pytest.approx(prob, abs=0.04)
+
+
+def test_no_mixing_pairs_each_example_with_itself():
+    plan = NoMixing().plan(3)
+    assert plan.partner.tolist() == [0, 1, 2]
+    assert plan.lam.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_moment_draws_uniform_numbers_that_depend_on_seed_step_and_purpose_alone():
+    drawn = [Moment(step, 2000, seed=1).uniform("a") for step in range(2000)]
+    assert stats.kstest(drawn, "uniform").pvalue > 0.01
+    assert drawn[5] == Moment(5, 9999, seed=1).uniform("a")
+    others = [Moment(step, 2000, seed=1).uniform("b") for step in range(2000)]
+    assert abs(stats.pearsonr(drawn, others).statistic) < 0.06
+    assert drawn[5] != Moment(5, 2000, seed=2).uniform("a")
+
+
+def test_progress_is_the_share_of_steps_done():
+    assert Moment(3, 12).progress == 0.25
+    assert Moment(0, 0).progress == 0.0
