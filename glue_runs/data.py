@@ -107,7 +107,9 @@ def _position(column: str | int, header: list[str] | None, path: Path) -> int:
     if isinstance(column, int) or header is None:
         return int(column)
     if column not in header:
-        raise ValueError(f"{path}, line 1: column {column!r} is missing; the header reads {', '.join(header) or 'nothing'}.")
+        raise ValueError(
+            f"{path}, line 1: column {column!r} is missing; the header reads {', '.join(header) or 'nothing'}."
+        )
     return header.index(column)
 
 

@@ -1,1 +1,2 @@
-def run_demo(args): raise NotImplementedError
+def run_demo(args):
+    raise NotImplementedError

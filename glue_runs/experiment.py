@@ -115,7 +115,9 @@ class Experiment:
     def _tokenise(self, data: Dataset) -> Dataset:
         def encode(batch: dict[str, list]) -> dict[str, Any]:
             return dict(
-                self.tokenizer(*(batch[name] for name in self.task.texts), truncation=True, max_length=self.max_seq_length)
+                self.tokenizer(
+                    *(batch[name] for name in self.task.texts), truncation=True, max_length=self.max_seq_length
+                )
             )
 
         return data.map(encode, batched=True, remove_columns=list(self.task.texts), desc="tokenise")
@@ -150,12 +152,16 @@ class Experiment:
                 "accelerate": accelerate.__version__,
                 "python": platform.python_version(),
             },
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
+            "device": torch.cuda.get_device_name()
+            if torch.cuda.is_available()
+            else f"cpu, {torch.get_num_threads()} threads",
         }
 
     def _write_records(self, output: Path, results: dict[str, Any], trainer: MixTrainer) -> None:
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n")
-        (output / "training_args.bin").unlink(missing_ok=True)  # a pickle with local paths; the record above replaces it
+        (output / "training_args.bin").unlink(
+            missing_ok=True
+        )  # a pickle with local paths; the record above replaces it
         metrics = {name.removeprefix("eval_"): value for name, value in results.items() if name.startswith("eval_")}
         if "train" not in self.splits:
             return

@@ -1,7 +1,7 @@
 """Fine-tune a text classifier on a GLUE task with any method of hf_logitmix.
 
-    python glue_runs/run_glue.py --demo
-    python glue_runs/run_glue.py --task_name mrpc --model_name_or_path bert-base-uncased --method logitmix --output_dir out
+python glue_runs/run_glue.py --demo
+python glue_runs/run_glue.py --task_name mrpc --model_name_or_path bert-base-uncased --method logitmix --output_dir out
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from glue_runs.data import HUB_NAME, load_task
+from glue_runs.data import load_task
 from glue_runs.demo import run_demo
 from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
@@ -75,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     with args.main_process_first(desc="load data"):
         splits = load_task(task, tuple(name for name in wanted if wanted[name]), glue.glue_dir, glue.train_file)
     limits = {"train": glue.max_train_samples, "dev": glue.max_eval_samples}
-    splits = {name: [(split, _first(part, limits.get(name), name)) for split, part in parts] for name, parts in splits.items()}
+    splits = {
+        name: [(split, _first(part, limits.get(name), name)) for split, part in parts] for name, parts in splits.items()
+    }
 
     set_seed(args.seed)
     model, tokenizer = load_model(task, glue)
@@ -84,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
     if not args.should_save:
         return 0 if results is not None else 130
     if results is None:
-        print(f"\nStopped and saved. To go on: the same command with --resume_from_checkpoint {get_last_checkpoint(args.output_dir)}")
+        last = get_last_checkpoint(args.output_dir)
+        print(f"\nStopped and saved. To go on: the same command with --resume_from_checkpoint {last}")
         return 130
     print(summary(results, args.output_dir))
     return 0
@@ -116,7 +119,11 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
         f"{results['task']} with {results['method_name']} on {results['model']}, seed {results['seed']}: "
         f"{results['n_train']} training and {results['n_eval']} dev examples",
     ]
-    lines += [f"  {name.removeprefix('eval_'):<24}{value:>9.4f}" for name, value in results.items() if name.startswith("eval_")]
+    lines += [
+        f"  {name.removeprefix('eval_'):<24}{value:>9.4f}"
+        for name, value in results.items()
+        if name.startswith("eval_")
+    ]
     if "train_seconds" in results:
         lines.append(f"  {'train_seconds':<24}{results['train_seconds']:>9.1f}")
     return "\n".join([*lines, f"  everything is in {output_dir}"])

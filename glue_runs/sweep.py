@@ -2,8 +2,9 @@
 
     python glue_runs/sweep.py glue_runs/configs/first_results.yaml --glue_dir GLUE --model_name_or_path MODEL
 
-The file names `output_dir`, `tasks`, `methods`, `seeds` and `arguments` of run_glue.py. Arguments after the file are added
-to every run. A run that was cut off goes on from its last checkpoint; one that fails is named at the end, and the exit status is 1.
+The file names `output_dir`, `tasks`, `methods`, `seeds` and `arguments` of run_glue.py. Arguments after the file are
+added to every run. A run that was cut off goes on from its last checkpoint; one that fails is named at the end, and
+the exit status is 1.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     config = yaml.safe_load(Path(path).read_text())
     if not isinstance(config, dict) or not set(config) <= _KEYS or not _KEYS - {"arguments"} <= set(config):
-        raise ValueError(f"{path}: a sweep has the keys {', '.join(sorted(_KEYS))}, of which only arguments may be missing.")
+        raise ValueError(
+            f"{path}: a sweep has the keys {', '.join(sorted(_KEYS))}, of which only arguments may be missing."
+        )
     for key in ("tasks", "methods", "seeds"):
         if not isinstance(config[key], list) or not config[key]:
             raise ValueError(f"{path}: {key} must be a list with at least one entry.")
@@ -70,7 +73,10 @@ def main(argv: list[str] | None = None) -> int:
             return 130
         if status:
             failed.append(folder.name)
-    print(f"{len(runs) - len(failed)} of {len(runs)} runs are complete." + (f" Failed: {', '.join(failed)}" if failed else ""))
+    print(
+        f"{len(runs) - len(failed)} of {len(runs)} runs are complete."
+        + (f" Failed: {', '.join(failed)}" if failed else "")
+    )
     return 1 if failed else 0
 
 

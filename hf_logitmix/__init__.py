@@ -1,4 +1,4 @@
-"""Train Transformers classifiers with LogitMix, Mixup and friends: swap `Trainer` for `MixTrainer` and name a method."""
+"""Train Transformers classifiers with LogitMix, Mixup and friends: swap `Trainer` for `MixTrainer`, name a method."""
 
 from hf_logitmix._version import __version__
 from hf_logitmix.arguments import MixTrainingArguments

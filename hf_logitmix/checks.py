@@ -47,8 +47,8 @@ def check_launch(args: TrainingArguments) -> None:
     """Refuse DataParallel, which would split [clean ; mixed] rows over devices."""
     if args.n_gpu > 1:
         raise ValueError(
-            f"n_gpu={args.n_gpu}: torch.nn.DataParallel would tear mixed rows from their partners. Start one process a GPU "
-            "with `torchrun --nproc_per_node ...` or `accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES=0."
+            f"n_gpu={args.n_gpu}: torch.nn.DataParallel would tear mixed rows from their partners. Start one process a "
+            "GPU with `torchrun --nproc_per_node ...` or `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0."
         )
 
 

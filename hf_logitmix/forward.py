@@ -46,7 +46,7 @@ def mixed_forward(
     first = next(iter(inputs.values()))
     if not 0 < len(plan.partner) <= len(first) or plan.lam.shape != plan.partner.shape:
         raise ValueError(
-            f"a plan of {len(plan.partner)} partners and {tuple(plan.lam.shape)} lam does not fit a batch of {len(first)}: "
+            f"a plan of {len(plan.partner)} partners and {len(plan.lam)} lam does not fit a batch of {len(first)}: "
             "pass one partner and one lam a mixed row, at least one row and at most the batch."
         )
     if rows == "clean":

@@ -41,8 +41,8 @@ class Method:
     def __post_init__(self) -> None:
         if self.objective.rows != "clean" and not self.mixing.mixes:
             raise ValueError(
-                f"objective={self.objective} needs mixed rows and mixing={self.mixing} makes none: pass a mixing such as "
-                "Linear(alpha=1.0)."
+                f"objective={self.objective} needs mixed rows and mixing={self.mixing} makes none: pass a mixing such "
+                "as Linear(alpha=1.0)."
             )
         if self.objective.rows == "mixed" and self.mixing.mix_fraction < 1:
             raise ValueError(
@@ -83,14 +83,14 @@ class Method:
         self.objective.check(num_labels, problem_type)
         if self.targets.matrix(max(num_labels, 2)) is not None and problem_type != "single_label_classification":
             raise ValueError(
-                f"targets={self.targets} are rows for classes and this model does {problem_type}: pass targets=OneHot()."
+                f"targets={self.targets} are rows for classes and this is {problem_type}: pass targets=OneHot()."
             )
         self.targets.matrix(num_labels)
         pooled = getattr(self.mixing, "level", None) == "pooled" and self.objective.rows == "both"
         if pooled and not is_image_model(unwrap(model)) and sites(unwrap(model)).linear_head:
             warnings.warn(
-                "level='pooled' mixes right before a linear head, which gives the mixed logits by itself: the similarity "
-                "loss is zero up to dropout and teaches nothing. Pass level='embedding'.",
+                "level='pooled' mixes right before a linear head, which gives the mixed logits by itself: the "
+                "similarity loss is zero up to dropout and teaches nothing. Pass level='embedding'.",
                 UserWarning,
                 stacklevel=2,
             )

@@ -60,8 +60,8 @@ def bin_means(confidence: Floats, hits: Floats, index: Ints, n_bins: int) -> tup
 def calibration_metrics(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor, n_bins: int = 10) -> dict[str, float]:
     r"""Accuracy and calibration of a classifier.
 
-    With confidence :math:`\hat p = \max_k p_k`, :math:`p = \mathrm{softmax}(z)`, bins b of equal width, closed above, and
-    :math:`w_b` the share of examples in a bin:
+    With confidence :math:`\hat p = \max_k p_k`, :math:`p = \mathrm{softmax}(z)`, bins b of equal width, closed above,
+    and :math:`w_b` the share of examples in a bin:
 
     ============== ==========================================================================================
     accuracy       share of examples whose arg max is the label

@@ -17,8 +17,8 @@ _LOWEST, _HIGHEST = 1e-3, 1e3
 def fit_temperature(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> float:
     r"""The temperature T > 0 that minimises the NLL of :math:`\mathrm{softmax}(z / T)` (Guo et al., 2017).
 
-    The NLL is convex in :math:`\beta = 1/T`, so its slope, the mean of :math:`E_p[z] - z_y`, has one root, which is found by
-    bisection. Fit on data that is neither trained on nor reported on; see `cross_fit`.
+    The NLL is convex in :math:`\beta = 1/T`, so its slope, the mean of :math:`E_p[z] - z_y`, has one root, which
+    Brent's method finds. Fit on data that is neither trained on nor reported on; see `cross_fit`.
 
     Args:
         logits: [N, K], K >= 2.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from hf_logitmix import checks
+from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method, get_method
 from hf_logitmix.mixing.base import is_image_model, unwrap
@@ -19,25 +19,30 @@ from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
 from hf_logitmix.targets import LabelSmoothing, OneHot
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
 
-_Base = Trainer if TYPE_CHECKING else object
+    class _Base(Trainer):
+        """What the mixin is put in front of."""
+
+        model: nn.Module
+else:
+    _Base = object
 
 
 class MixTrainerMixin(_Base):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
-    Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``), one
-    forward makes the rows that the objective asks for, and the terms of the loss are logged beside ``loss``.
+    Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``),
+    one forward makes the rows that the objective asks for, and the terms of the loss are logged beside ``loss``.
     Evaluation is un-mixed and takes Trainer's own path, with the plain loss.
 
-    The loss of an optimizer step is the mean over all its examples, whatever the number of micro-batches and processes and
-    however unequal they are. (Trainer alone leaves the loss of most classification heads undivided by the
+    The loss of an optimizer step is the mean over all its examples, whatever the number of micro-batches and processes
+    and however unequal they are. (Trainer alone leaves the loss of most classification heads undivided by the
     accumulation steps: https://github.com/huggingface/transformers/issues/47688.)
 
     Args:
-        method: a name in `METHODS`, or a `Method`. It overrides ``args.method``; with neither it is ``logitmix``. Options that
-            are set in `MixTrainingArguments` apply on top.
+        method: a name in `METHODS`, or a `Method`. It overrides ``args.method``; with neither it is ``logitmix``.
+            Options that are set in `MixTrainingArguments` apply on top.
 
     Raises:
         ValueError: before training, for anything that this method cannot do with this model and these labels.
@@ -59,15 +64,15 @@ class MixTrainerMixin(_Base):
         checks.check_datasets(self.train_dataset, self.eval_dataset, self.model, self.label_names)
 
     def _resolve_method(self) -> None:
-        """Build the method from what was given and what the arguments say now (a hyperparameter search changes them)."""
+        """Build the method from what was given and from the arguments, which a hyperparameter search changes."""
         given = self._method_given or getattr(self.args, "method", None) or "logitmix"
         method = get_method(given) if isinstance(given, str) else given
-        options = getattr(self.args, "method_options", dict)()
+        options: dict[str, Any] = self.args.method_options() if isinstance(self.args, MixTrainingArguments) else {}
         method = method.with_options(**options) if options else method
         smoothing = self.args.label_smoothing_factor
         if smoothing and not isinstance(method.targets, OneHot):
             raise ValueError(
-                f"label_smoothing_factor={smoothing} and the method's own targets {method.targets} are both given: pass one."
+                f"label_smoothing_factor={smoothing} and the method's targets {method.targets} are both set: pass one."
             )
         if smoothing:
             method = method.with_options(targets=LabelSmoothing(smoothing))

@@ -185,7 +185,7 @@ class Mixer:
         if not state.fired:
             raise RuntimeError(
                 f"no hook at level {state.level!r} fired, so nothing was mixed: the forward of this model does not call "
-                "the modules that its get_input_embeddings() and layers name. Pass a supported model or another level."
+                "the modules that get_input_embeddings() and its layers name. Pass another level or model."
             )
 
     @property
@@ -294,6 +294,6 @@ def _check_checkpointing(model: nn.Module, level: str) -> None:
         return
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise ValueError(
-            f"level={level!r} mixes at layers that activation checkpointing computes a second time: pass level='embedding', "
-            "or turn activation (gradient) checkpointing off."
+            f"level={level!r} mixes at layers that activation checkpointing computes a second time: pass "
+            "level='embedding', or turn activation (gradient) checkpointing off."
         )

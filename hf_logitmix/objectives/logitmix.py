@@ -115,7 +115,7 @@ class LogitMix:
         weights = tuple(float(weight) for weight in self.weights)
         if len(weights) != 3 or not all(math.isfinite(w) and w >= 0 for w in weights) or not any(weights):
             raise ValueError(
-                f"weights={self.weights} are not possible: pass three non-negative numbers (mix, cls, sim), not all zero."
+                f"weights={self.weights} are not possible: pass three numbers >= 0 (mix, cls, sim), not all zero."
             )
         object.__setattr__(self, "weights", weights)
         if self.similarity not in SIMILARITIES:
@@ -133,10 +133,11 @@ class LogitMix:
         return self if moment.uniform("warmup") < probability else MixedCrossEntropy()
 
     def check(self, num_labels: int, problem_type: str) -> None:
-        if self.similarity in _OF_PROBABILITIES and (num_labels == 1 or problem_type != "single_label_classification"):
+        defined = num_labels > 1 and problem_type == "single_label_classification"
+        if self.similarity in _OF_PROBABILITIES and not defined:
             raise ValueError(
-                f"similarity={self.similarity!r} compares softmax outputs, which needs one label of two or more classes "
-                "an example: pass similarity='mse' or 'l2'."
+                f"similarity={self.similarity!r} compares softmax outputs, which needs one label of two or more "
+                "classes an example: pass similarity='mse' or 'l2'."
             )
 
     def __call__(self, output: MixedOutput, labels: Tensor, targets: Tensor | None = None) -> Loss:
