@@ -26,6 +26,7 @@ from hf_logitmix import METHODS, MixTrainingArguments
 class GlueTrainingArguments(MixTrainingArguments):
     """`MixTrainingArguments` with the defaults of a GLUE run: train and evaluate, batches of 32, 2e-5, no reports."""
 
+    output_dir: str = field(default="", metadata={"help": "Where the run leaves its model and results."})
     do_train: bool = field(default=True, metadata={"help": "Train; --no_do_train to leave it out."})
     do_eval: bool = field(default=True, metadata={"help": "Evaluate on the dev set; --no_do_eval to leave it out."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Training batch on each device."})
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         return run_demo(args)
     if glue.task_name is None or glue.model_name_or_path is None:
         raise ValueError("--task_name and --model_name_or_path are needed, or --demo for the offline demo.")
-    if args.output_dir is None:
+    if not args.output_dir:
         raise ValueError("--output_dir is needed: the folder where the run leaves its model and results.")
     task = get_task(glue.task_name)
     args.resume_from_checkpoint = _checkpoint(args.output_dir, args.resume_from_checkpoint)

@@ -52,8 +52,11 @@ def check_launch(args: TrainingArguments) -> None:
         )
 
 
-def check_datasets(train: Any, evaluation: Any, model: nn.Module, label_names: Sequence[str]) -> None:
+def check_datasets(train: Any, evaluation: Any, model: nn.Module) -> bool:
     """Check sizes, and the labels where a dataset gives them without computing its examples.
+
+    Returns:
+        whether the labels of the training set could be checked; otherwise each batch must be.
 
     Raises:
         ValueError: for an empty dataset and for labels that the model cannot have.
@@ -67,6 +70,7 @@ def check_datasets(train: Any, evaluation: Any, model: nn.Module, label_names: S
         labels = _label_column(data)
         if labels is not None:
             check_labels(labels, num_labels, problem_type, name)
+    return _label_column(train) is not None
 
 
 def check_labels(labels: np.ndarray, num_labels: int, problem_type: str, name: str = "labels") -> None:

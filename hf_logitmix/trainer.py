@@ -13,8 +13,6 @@ from hf_logitmix import checks
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method, get_method
-from hf_logitmix.mixing.base import is_image_model, unwrap
-from hf_logitmix.mixing.text import attached
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
 from hf_logitmix.targets import LabelSmoothing, OneHot
@@ -57,11 +55,10 @@ class MixTrainerMixin(_Base):
         self.model_accepts_loss_kwargs = False
         self.label_smoother = None  # it became the method's targets, so that evaluation stays plain
         self._examples_per_micro_batch: float | None = None
-        self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
-        self._micro_batches = 0
+        self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._resolve_method()
         checks.check_launch(self.args)
-        checks.check_datasets(self.train_dataset, self.eval_dataset, self.model, self.label_names)
+        self._labels_are_checked = checks.check_datasets(self.train_dataset, self.eval_dataset, self.model)
 
     def _resolve_method(self) -> None:
         """Build the method from what was given and from the arguments, which a hyperparameter search changes."""
@@ -81,7 +78,6 @@ class MixTrainerMixin(_Base):
         method.check(self.model, num_labels, problem_type)
         rows = method.targets.matrix(num_labels)
         self._targets = None if rows is None else rows.to(self.args.device)
-        self._problem_type = problem_type
 
     # ---- training ----------------------------------------------------------------------------------------------
 
@@ -112,8 +108,11 @@ class MixTrainerMixin(_Base):
             raise ValueError(
                 f"the batch holds no `labels`, only {', '.join(inputs)}: rename the label column to `labels`."
             )
-        num_labels, _ = checks.head_of(self.model)
-        return checks.as_labels(inputs.pop("labels"), num_labels, self._problem_type)
+        num_labels, problem_type = checks.head_of(self.model)
+        labels = checks.as_labels(inputs.pop("labels"), num_labels, problem_type)
+        if not self._labels_are_checked:
+            checks.check_labels(labels.cpu().numpy(), num_labels, problem_type)
+        return labels
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         batches, items = super().get_batch_samples(*args, **kwargs)
@@ -137,25 +136,20 @@ class MixTrainerMixin(_Base):
 
     def _remember(self, terms: dict[str, Tensor], share: float) -> None:
         for name, value in terms.items():
-            self._terms[name] += share * value.detach()
-        self._micro_batches += 1
+            self._terms[name].append(share * value.detach())
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs and self._micro_batches:
-            sums = {name: self._terms[name] for name in sorted(self._terms)}
-            means = self.accelerator.gather(torch.stack([*sums.values()]).reshape(1, -1)).mean(0) if sums else []
-            logs |= {name: float(value) / self._micro_batches for name, value in zip(sums, means, strict=True)}
+        if "loss" in logs and self._terms:
+            means = torch.stack([torch.stack(values).mean() for values in self._terms.values()]).reshape(1, -1)
+            logs |= dict(zip(self._terms, self.accelerator.gather(means).mean(0).tolist(), strict=True))
             self._terms.clear()
-            self._micro_batches = 0
         super().log(logs, *args, **kwargs)
 
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._resolve_method()
-        if not self.method.mixing.mixes or is_image_model(unwrap(self.model)):
-            return super()._inner_training_loop(*args, **kwargs)
-        with attached(self.model):  # once and before the model is compiled; gone when training ends or raises
+        with self.method.mixing.attached(self.model):  # before the model is compiled; gone when this ends or raises
             return super()._inner_training_loop(*args, **kwargs)
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

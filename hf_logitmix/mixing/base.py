@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +42,10 @@ class Mixing(Protocol):
         """Raise ValueError where this model cannot be mixed in this way."""
         ...
 
+    def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """What must be on the model all through training, before it is compiled: a block around the training loop."""
+        ...
+
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         """One forward of the model that makes mixed rows, and the clean ones too if ``rows`` is ``both``."""
         ...
@@ -63,6 +68,9 @@ class NoMixing:
 
     def check(self, model: nn.Module) -> None:
         """Every model will do."""
+
+    def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         raise ValueError("mixing=NoMixing() makes no mixed rows: pass rows='clean', or a mixing such as Linear().")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -113,6 +114,9 @@ class CutMix:
                 f"mixing CutMix cuts pixels and {type(unwrap(model)).__name__} reads text: use a method for text, such "
                 "as 'logitmix', 'mixup' or 'manifold_mixup'."
             )
+
+    def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         self.check(model)

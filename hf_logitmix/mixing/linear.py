@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -71,6 +72,9 @@ class Linear:
             resolve_level(self.level, sites(model), draw=0.0)
         elif self.level != "embedding":
             raise ValueError(f"level={self.level!r} is for text models: images mix at level='embedding', their pixels.")
+
+    def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
+        return nullcontext() if is_image_model(unwrap(model)) else text.attached(model)
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         if is_image_model(unwrap(model)):

@@ -184,7 +184,7 @@ class Mixer:
             self._state = None
         if not state.fired:
             raise RuntimeError(
-                f"no hook at level {state.level!r} fired, so nothing was mixed: the forward of this model does not call "
+                f"no hook at level {state.level!r} fired, so nothing was mixed: the forward of this model never calls "
                 "the modules that get_input_embeddings() and its layers name. Pass another level or model."
             )
 
