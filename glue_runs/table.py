@@ -1,0 +1,97 @@
+"""Collect runs into one table: mean and standard deviation over seeds, beside the published numbers.
+
+python glue_runs/table.py runs/first_results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from glue_runs.tasks import TASKS
+
+# BERT-base on the GLUE dev sets, from the LogitMix poster (Bang, Baek et al., IJCAI 2022): its metric for each task.
+PUBLISHED = {
+    "vanilla": {"mnli": 84.73, "qqp": 91.25, "qnli": 91.43, "sst2": 93.12, "cola": 57.82, "stsb": 89.43, "mrpc": 87.75}
+    | {"rte": 68.95},
+    "mixup": {"mnli": 84.29, "qqp": 91.15, "qnli": 91.36, "sst2": 93.12, "cola": 58.82, "stsb": 89.44, "mrpc": 87.50}
+    | {"rte": 67.87},
+    "logitmix": {"mnli": 84.73, "qqp": 91.25, "qnli": 91.58, "sst2": 93.12, "cola": 58.85, "stsb": 89.45, "mrpc": 87.50}
+    | {"rte": 70.04},
+}
+CALIBRATION = {"ECE": "ece", "OE": "oe", "NLL": "nll", "ECE scaled": "ece_scaled", "NLL scaled": "nll_scaled"}
+
+
+def read_runs(folder: str | Path) -> list[dict[str, Any]]:
+    """Every record of a run below a folder: the ``all_results.json`` that it wrote, under that or another name.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    found = [json.loads(path.read_text()) for path in sorted(Path(folder).rglob("*.json"))]
+    runs = [run for run in found if isinstance(run, dict) and {"task", "method_name", "seed"} <= set(run)]
+    if not runs:
+        raise FileNotFoundError(f"{folder} holds no results: pass the folder that a sweep wrote to.")
+    return runs
+
+
+def table(runs: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table with a row for each task and method, in the order in which they first come."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: (list(TASKS).index(run["task"]), run["seed"])):
+        groups[run["task"], run["method_name"]].append(run)
+    header = [
+        "task",
+        "method",
+        "metric",
+        "value",
+        *CALIBRATION,
+        "seconds",
+        "train / dev",
+        "seeds",
+        "published, BERT-base",
+    ]
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
+    for (task, method), members in groups.items():
+        metric = TASKS[task].metrics[0]
+        published = PUBLISHED.get(method, {}).get(task)
+        cells = [
+            *(task, method, metric.replace("_", " "), spread(members, f"eval_{metric}")),
+            *(spread(members, f"eval_{key}") for key in CALIBRATION.values()),
+            spread(members, "train_seconds", digits=0),
+            f"{members[0]['n_train']} / {members[0]['n_eval']}",
+            str(len(members)),
+            "" if published is None else f"{published / 100:.4f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def spread(runs: Sequence[dict[str, Any]], key: str, digits: int = 3) -> str:
+    """Mean of a value, and its sample standard deviation where there is more than one run; empty if it is missing."""
+    values = [run[key] for run in runs if key in run]
+    if len(values) < len(runs):
+        return ""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs_dir", help="folder that holds the runs")
+    print(table(read_runs(parser.parse_args(argv).runs_dir)))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except FileNotFoundError as problem:
+        sys.exit(f"table: {problem}")
