@@ -49,6 +49,7 @@ class MixCollator:
             )
         digest = hashlib.blake2b(str(self.seed).encode(), digest_size=7)
         for name in sorted(tensors):
+            digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
             digest.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
         generator = torch.Generator().manual_seed(int.from_bytes(digest.digest(), "big"))
         plan = self.method.mixing.plan(len(next(iter(tensors.values()))), generator=generator)

@@ -52,8 +52,7 @@ def logitmix_loss(
     Raises:
         ValueError: for impossible weights, an unknown similarity, or targets without class ids.
     """
-    mix, cls, sim = weights
-    objective = LogitMix(weights=(mix, cls, sim), similarity=similarity)
+    objective = LogitMix(weights=weights, similarity=similarity)
     total, terms = objective(MixedOutput(logits, mixed_logits, plan), labels, targets)
     return LogitMixLoss(total, **terms)
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from hf_logitmix.mixing import CutMix, Linear, Mixing, NoMixing
 from hf_logitmix.mixing.base import is_image_model, unwrap
 from hf_logitmix.mixing.sites import sites
 from hf_logitmix.moment import Moment
 from hf_logitmix.objectives import CrossEntropy, LogitMix, MixedCrossEntropy, Objective
-from hf_logitmix.targets import Fixed, LabelSmoothing, OneHot, Targets
+from hf_logitmix.targets import LabelSmoothing, OneHot, Targets, as_targets
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Method:
             ValueError: for an option that none of the parts has; the message lists those that they have.
         """
         parts: dict[str, Any] = {"mixing": self.mixing, "objective": self.objective, "targets": self.targets}
-        if (targets := options.pop("targets", None)) is not None:
-            parts["targets"] = Fixed(targets) if isinstance(targets, Tensor) else targets
+        if "targets" in options:
+            parts["targets"] = as_targets(options.pop("targets"))
         known = {f.name: name for name, part in parts.items() for f in dataclasses.fields(part) if f.name != "draw"}
         for option in options:
             if option not in known:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from torch import Tensor
 
 Floats = NDArray[np.float64]
@@ -30,15 +30,18 @@ def as_logits_and_labels(logits: Any, labels: Any) -> tuple[Floats, Ints]:
         raise ValueError("logits have one column: calibration needs the logits of two or more classes.")
     if not len(z):
         raise ValueError("logits and labels are empty: pass at least one example.")
-    if np.isnan(z).any():
-        raise ValueError("logits hold NaN: the model that made them has diverged.")
+    if not np.isfinite(z).all():
+        raise ValueError("logits hold NaN or infinity: the model that made them has diverged.")
     if not ((y >= 0) & (y < z.shape[1]) & (y == np.floor(y))).all():
         raise ValueError(f"labels must be class ids in 0..{z.shape[1] - 1}, one for each column of the logits.")
     return z, y.astype(np.int64)
 
 
 def _array(values: Any) -> NDArray[Any]:
-    return values.detach().cpu().float().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.double() if values.is_floating_point() else values).numpy()
 
 
 def bin_of(confidence: Floats, n_bins: int) -> Ints:
@@ -85,9 +88,7 @@ def calibration_metrics(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor, 
         ValueError: for shapes that do not fit, K = 1, no examples, NaN logits, labels outside 0..K-1, n_bins < 1.
     """
     z, y = as_logits_and_labels(logits, labels)
-    log_p = log_softmax(z, axis=1)
-    p = np.exp(log_p)
-    rows = np.arange(len(y))
+    p, nll = softmax(z, axis=1), -log_softmax(z, axis=1)[np.arange(len(y)), y]
     confidence, hits = p.max(1), (z.argmax(1) == y).astype(np.float64)
 
     weight, conf, acc = bin_means(confidence, hits, bin_of(confidence, n_bins), n_bins)
@@ -108,7 +109,7 @@ def calibration_metrics(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor, 
         "mce": gap[weight > 0].max(),
         "adaptive_ece": (mass_weight * np.abs(mass_acc - mass_conf)).sum(),
         "classwise_ece": np.mean(by_class),
-        "nll": -log_p[rows, y].mean(),
+        "nll": nll.mean(),
         "brier": ((p - one_hot) ** 2).sum(1).mean(),
     }
     return {name: float(value) for name, value in values.items()}

@@ -66,6 +66,21 @@ class Fixed:
         return self.rows
 
 
+def as_targets(targets: Targets | Tensor | None) -> Targets:
+    """Targets from what a user passes: None is one-hot, a tensor is its rows.
+
+    Raises:
+        ValueError: for anything else without a ``matrix``.
+    """
+    if targets is None:
+        return OneHot()
+    if isinstance(targets, Tensor):
+        return Fixed(targets)
+    if not hasattr(targets, "matrix"):
+        raise ValueError(f"targets={targets!r}: pass None, a [K, K] tensor or an object of hf_logitmix.targets.")
+    return targets
+
+
 def label_smoothing(num_labels: int, eps: float) -> Tensor:
     r"""Rows of label smoothing, :math:`T = (1 - \epsilon) I + \epsilon / K`.
 

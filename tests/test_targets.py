@@ -108,7 +108,7 @@ def test_a_matrix_of_the_wrong_size_for_the_model():
         Fixed(ASYMMETRIC).matrix(4)
 
 
-@pytest.mark.parametrize("shape", [(5, 1), (5, 4), (4, 5), (6, 6), (5,)])
+@pytest.mark.parametrize("shape", [(5, 1), (5, 4), (4, 5), (6, 5), (6, 6), (5,)])
 def test_losses_refuse_targets_of_a_wrong_shape(shape):
     """[K, 1] would broadcast in silence, and one row too many would never be noticed."""
     with pytest.raises(ValueError, match="targets"):

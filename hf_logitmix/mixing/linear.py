@@ -60,7 +60,7 @@ class Linear:
         plan = sample_plan(
             batch_size, alpha=self.alpha, per_example=self.per_example, generator=generator, device=device
         )
-        mixed = math.ceil(self.mix_fraction * batch_size)
+        mixed = math.ceil(self.mix_fraction * batch_size - 1e-9)  # 0.55 * 100 is a little over 55
         return MixPlan(plan.partner[:mixed], plan.lam[:mixed])
 
     def at(self, moment: Moment) -> Linear:

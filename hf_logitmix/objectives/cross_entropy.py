@@ -43,6 +43,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None)
             )
         if targets is None:
             return F.cross_entropy(logits, labels, reduction="none")
+        num_labels = logits.shape[-1]
+        if targets.shape != (num_labels, num_labels):
+            raise ValueError(f"targets of shape {tuple(targets.shape)} do not fit {num_labels} classes: pass [K, K].")
         rows = targets.to(logits.device, logits.dtype)[labels]
         return -(rows * F.log_softmax(logits, dim=-1)).sum(-1)
     if targets is not None:

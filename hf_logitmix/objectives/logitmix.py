@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,12 +58,12 @@ def logit_similarity(logits: Tensor, mixed_logits: Tensor, plan: MixPlan, simila
     return SIMILARITIES[similarity](expected, mixed_logits)
 
 
-def full_from_a_tenth(moment: Moment, drops: tuple[float, ...]) -> float | None:
+def full_from_a_tenth(moment: Moment, drops: Sequence[float]) -> float | None:
     """Warm-up ``step``: plain cross-entropy for the first tenth of training, then LogitMix."""
     return 1.0 if moment.progress >= 0.1 else None
 
 
-def ramp(moment: Moment, drops: tuple[float, ...]) -> float | None:
+def ramp(moment: Moment, drops: Sequence[float]) -> float | None:
     """Warm-up ``ramp``: a probability of LogitMix that grows in each segment between drops of the learning rate.
 
     In the first segment there is plain cross-entropy until 20% of it, then the probability grows linearly from 0
@@ -79,7 +79,7 @@ def ramp(moment: Moment, drops: tuple[float, ...]) -> float | None:
 
 
 # A warm-up gives the probability of LogitMix at a step (mixed cross-entropy otherwise), or None for plain CE.
-WARMUPS: dict[str, Callable[[Moment, tuple[float, ...]], float | None]] = {
+WARMUPS: dict[str, Callable[[Moment, Sequence[float]], float | None]] = {
     "none": lambda moment, drops: 1.0,
     "step": full_from_a_tenth,
     "ramp": ramp,
@@ -105,10 +105,10 @@ class LogitMix:
         ValueError: for weights, a similarity or a warm-up outside the above.
     """
 
-    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    weights: Sequence[float] = (1.0, 1.0, 1.0)
     similarity: str = "mse"
     warmup: str = "none"
-    drops: tuple[float, ...] = ()
+    drops: Sequence[float] = ()
     rows: ClassVar[Rows] = "both"
 
     def __post_init__(self) -> None:
@@ -145,9 +145,10 @@ class LogitMix:
         assert logits is not None
         assert mixed_logits is not None
         self.check(logits.shape[-1], "other" if labels.is_floating_point() else "single_label_classification")
+        cls = cross_entropy(logits, labels, targets).mean()
         terms = {
             "mix": mixed_cross_entropy(mixed_logits, labels, plan, targets).mean(),
-            "cls": cross_entropy(logits, labels, targets).mean(),
+            "cls": cls,
             "sim": logit_similarity(logits, mixed_logits, plan, self.similarity).mean(),
         }
         total = torch.stack([weight * term for weight, term in zip(self.weights, terms.values(), strict=True)]).sum()

@@ -1,0 +1,129 @@
+"""Model cards: what the text says, what its front matter parses to, and that nothing of the machine is in it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from hf_logitmix import __version__, get_method
+from hf_logitmix.hub import model_card, public_name
+
+METRICS = {"accuracy": 0.8725, "f1": 0.91046, "ece": 0.0412345678, "nll_scaled": 0.33333333, "temperature": 1.7}
+HUB_NAME = "google-bert/bert-base-uncased"
+
+
+def card(base_model=HUB_NAME, dataset="nyu-mll/glue", method="logitmix", **more):
+    return model_card(
+        "bert-mrpc-logitmix",
+        get_method(method),
+        METRICS,
+        base_model=str(base_model),
+        dataset=dataset,
+        dataset_config="mrpc",
+        **more,
+    )
+
+
+def front_matter(text):
+    return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)[1])
+
+
+def test_front_matter_parses_and_carries_the_results(tmp_path):
+    card().save(tmp_path / "README.md")
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert data.base_model == HUB_NAME
+    assert data.datasets == "nyu-mll/glue"
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "text-classification"
+    assert "hf_logitmix" in data.tags
+    assert data.model_name == "bert-mrpc-logitmix"
+    found = {result.metric_type: result for result in data.eval_results}
+    assert set(found) == set(METRICS)
+    for name, value in METRICS.items():
+        assert found[name].metric_value == pytest.approx(value, abs=5e-7)
+        assert found[name].dataset_type == "nyu-mll/glue"
+        assert found[name].dataset_config == "mrpc"
+        assert found[name].dataset_split == "validation"
+        assert found[name].task_type == "text-classification"
+
+
+def test_the_hub_reads_the_same_results_from_the_raw_yaml():
+    """Without the library: the layout of model-index as the Hub documents it."""
+    (entry,) = front_matter(str(card()))["model-index"]
+    (result,) = entry["results"]
+    assert entry["name"] == "bert-mrpc-logitmix"
+    assert result["task"]["type"] == "text-classification"
+    assert result["dataset"]["config"] == "mrpc"
+    assert {m["type"]: m["value"] for m in result["metrics"]} == pytest.approx(METRICS, abs=5e-7)
+
+
+def test_text_holds_the_metrics_the_base_model_and_the_method():
+    text = str(card(settings={"learning_rate": 2e-5, "seed": 42}))
+    for name, value in METRICS.items():
+        assert f"| {name} | {value:.4f} |" in text
+    assert f"`{HUB_NAME}`" in text
+    assert "nyu-mll/glue `mrpc`" in text
+    assert __version__ in text
+    assert "alpha=3.0" in text
+    assert "Logit Mixing Training for More Reliable and Accurate Prediction" in text
+    assert "* learning_rate: 2e-05\n* seed: 42\n" in text
+
+
+@pytest.mark.parametrize("method", ["mixup", "label_smoothing"])
+def test_the_source_is_that_of_the_method(method):
+    title = {"mixup": "mixup: Beyond Empirical Risk Minimization", "label_smoothing": "Rethinking the Inception"}
+    text = str(card(method=method))
+    assert title[method] in text
+    assert "Logit Mixing Training" not in text
+
+
+def test_no_settings_and_no_source_leave_no_empty_heading():
+    text = str(card(method="vanilla"))
+    assert "## Settings" not in text
+    assert "Source of the method" not in text
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_of_a_local_model_only_the_name_is_written(tmp_path, monkeypatch, relative):
+    folder = tmp_path / "private" / "tiny-bert"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    text = str(card(Path("private/tiny-bert") if relative else folder))
+    assert "`tiny-bert`" in text
+    assert "private" not in text
+    assert str(tmp_path) not in text
+    assert "base_model" not in front_matter(text)
+
+
+def test_an_absolute_path_stays_out_when_the_folder_is_gone(tmp_path):
+    """The base model may be moved while a run trains."""
+    text = str(card(tmp_path / "private" / "tiny-bert"))
+    assert "private" not in text
+    assert str(tmp_path) not in text
+    assert "base_model" not in front_matter(text)
+
+
+def test_data_that_is_not_on_the_hub_is_not_linked_to_it():
+    data = front_matter(str(card(dataset="synthetic")))
+    assert "datasets" not in data
+    assert data["model-index"][0]["results"][0]["dataset"]["type"] == "synthetic"
+
+
+def test_split_is_written_where_it_is_given():
+    text = str(card(split="test"))
+    assert "## Results on test" in text
+    assert front_matter(text)["model-index"][0]["results"][0]["dataset"]["split"] == "test"
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", HUB_NAME, "sentence-transformers/all-MiniLM-L6-v2"])
+def test_public_name_of_a_hub_model_is_its_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert public_name(name) == name
+
+
+@pytest.mark.parametrize("text", ["{folder}", "{folder}/", "{folder}/../tiny-bert", "{folder}/checkpoint-7/.."])
+def test_public_name_of_a_local_model_is_its_last_part(text, tmp_path):
+    (tmp_path / "tiny-bert" / "checkpoint-7").mkdir(parents=True)
+    assert public_name(text.format(folder=tmp_path / "tiny-bert")) == "tiny-bert"

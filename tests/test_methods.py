@@ -1,0 +1,251 @@
+"""Methods: published defaults, options, errors and schedules, against tables and formulas written here by hand."""
+
+import dataclasses
+import math
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from scipy import stats
+from transformers import BertConfig, BertForSequenceClassification
+
+from hf_logitmix import METHODS, Method, get_method
+from hf_logitmix.mixing import CutMix, Linear, NoMixing
+from hf_logitmix.moment import Moment
+from hf_logitmix.objectives import CrossEntropy, LogitMix, MixedCrossEntropy
+from hf_logitmix.targets import LabelSmoothing, OneHot
+
+# name -> mixing, alpha, level, objective, weights, eps
+PUBLISHED = {
+    "vanilla": (NoMixing, None, None, CrossEntropy, None, None),
+    "label_smoothing": (NoMixing, None, None, CrossEntropy, None, 0.1),
+    "mixup": (Linear, 0.4, "embedding", MixedCrossEntropy, None, None),
+    "manifold_mixup": (Linear, 2.0, "manifold", MixedCrossEntropy, None, None),
+    "cutmix": (CutMix, 1.0, None, MixedCrossEntropy, None, None),
+    "logitmix": (Linear, 3.0, "embedding", LogitMix, (1, 1, 1), None),
+    "logitmix_m": (Linear, 3.0, "embedding", LogitMix, (1, 1, 1), None),
+    "logitmix_c": (CutMix, 1.0, None, LogitMix, (1, 1, 0.1), None),
+}
+
+
+def tiny_bert(**config) -> BertForSequenceClassification:
+    size = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    return BertForSequenceClassification(BertConfig(vocab_size=11, **size, **config))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_defaults_are_the_published_ones(name):
+    mixing, alpha, level, objective, weights, eps = PUBLISHED[name]
+    method = get_method(name)
+    assert (type(method.mixing), type(method.objective)) == (mixing, objective)
+    assert getattr(method.mixing, "alpha", None) == alpha
+    assert getattr(method.mixing, "level", None) == level
+    assert getattr(method.objective, "weights", None) == weights
+    assert getattr(method.objective, "similarity", "mse") == "mse"
+    assert getattr(method.objective, "warmup", "none") == "none"
+    assert getattr(method.targets, "eps", None) == eps
+    assert method.mixing.mix_fraction == 1.0
+
+
+def test_rows_that_each_objective_asks_for():
+    rows = {name: METHODS[name].objective.rows for name in ("vanilla", "mixup", "logitmix")}
+    assert rows == {"vanilla": "clean", "mixup": "mixed", "logitmix": "both"}
+
+
+def test_options_reach_their_part_and_leave_the_table_alone():
+    method = get_method(
+        "logitmix", alpha=1, level="hidden:2", per_example=True, mix_fraction=0.5, weights=[1, 0, 2], similarity="l2"
+    )
+    assert method.mixing == Linear(alpha=1, level="hidden:2", per_example=True, mix_fraction=0.5)
+    assert method.objective.weights == (1.0, 0.0, 2.0)
+    assert method.objective.similarity == "l2"
+    assert get_method("logitmix").mixing.alpha == 3.0
+    assert get_method("label_smoothing", eps=0.2).targets.eps == 0.2
+    with pytest.raises(TypeError):
+        METHODS["mine"] = Method()
+
+
+def test_any_product_of_the_axes_is_a_method():
+    for name in ("vanilla", "mixup", "logitmix", "logitmix_c"):
+        method = get_method(name, targets=LabelSmoothing(0.3))
+        assert method.targets.eps == 0.3
+        assert method.objective == METHODS[name].objective
+    assert isinstance(get_method("label_smoothing", targets=OneHot()).targets, OneHot)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("logitmax", {}, "method='logitmax'.*logitmix"),
+        ("logitmix", {"alpha": 0}, "alpha=0"),
+        ("logitmix", {"alpha": math.nan}, "alpha=nan"),
+        ("logitmix", {"alhpa": 1}, "alhpa=1.*alpha"),
+        ("vanilla", {"alpha": 1}, "alpha=1"),
+        ("mixup", {"weights": (1, 1, 1)}, "weights=.*alpha"),
+        ("logitmix", {"draw": 0.5}, "draw=0.5"),
+        ("logitmix", {"level": "hidden"}, "level='hidden'"),
+        ("logitmix", {"level": "hidden:0"}, "level='hidden:0'"),
+        ("logitmix", {"level": "hidden:-1"}, "level='hidden:-1'"),
+        ("logitmix", {"level": 3}, "level=3"),
+        ("logitmix", {"similarity": "cosine"}, "similarity='cosine'.*mse"),
+        ("logitmix", {"weights": (1, 1)}, "weights="),
+        ("logitmix", {"weights": (1, -1, 1)}, "weights="),
+        ("logitmix", {"weights": (0, 0, 0)}, "weights="),
+        ("logitmix", {"weights": (1, math.nan, 1)}, "weights="),
+        ("logitmix", {"mix_fraction": 0}, "mix_fraction=0"),
+        ("logitmix", {"mix_fraction": 1.01}, "mix_fraction=1.01"),
+        ("logitmix", {"mix_fraction": math.nan}, "mix_fraction=nan"),
+        ("mixup", {"mix_fraction": 0.5}, "mix_fraction=0.5"),
+        ("logitmix", {"warmup": "linear"}, "warmup='linear'.*ramp"),
+        ("logitmix", {"warmup": "ramp", "drops": (0.7, 0.3)}, "drops="),
+        ("logitmix", {"warmup": "ramp", "drops": (0.5, 0.5)}, "drops="),
+        ("logitmix", {"warmup": "ramp", "drops": (0.0,)}, "drops="),
+        ("logitmix", {"warmup": "ramp", "drops": (0.5, 1.0)}, "drops="),
+        ("cutmix", {"prob": 0}, "prob=0"),
+        ("cutmix", {"prob": 1.5}, "prob=1.5"),
+        ("label_smoothing", {"eps": 1.0}, "eps=1.0"),
+    ],
+)
+def test_impossible_options_are_named(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        get_method(name, **options)
+
+
+@pytest.mark.parametrize("objective", [LogitMix(), MixedCrossEntropy()])
+def test_objectives_on_mixed_rows_need_a_mixing(objective):
+    with pytest.raises(ValueError, match=r"mixing=NoMixing\(\)"):
+        Method(NoMixing(), objective)
+
+
+# ---- fit to a model -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "labels", "problem_type", "message"),
+    [
+        (get_method("logitmix_c"), 3, "single_label_classification", "CutMix"),
+        (get_method("logitmix", level="hidden:3"), 3, "single_label_classification", "level='hidden:3'.*hidden:2"),
+        (get_method("logitmix", similarity="mse_logsoftmax"), 1, "regression", "similarity='mse_logsoftmax'"),
+        (get_method("logitmix", similarity="mse_softmax"), 3, "multi_label_classification", "similarity='mse_softmax'"),
+        (get_method("label_smoothing"), 1, "regression", "targets=LabelSmoothing"),
+        (get_method("label_smoothing"), 3, "multi_label_classification", "targets=LabelSmoothing"),
+        (get_method("mixup", targets=torch.eye(2)), 3, "single_label_classification", "targets have 2 rows"),
+    ],
+)
+def test_check_refuses_what_the_model_cannot_do(method, labels, problem_type, message):
+    with pytest.raises(ValueError, match=message):
+        method.check(tiny_bert(), labels, problem_type)
+
+
+@pytest.mark.parametrize("similarity", ["mse", "l2"])
+@pytest.mark.parametrize(("labels", "problem_type"), [(1, "regression"), (3, "multi_label_classification")])
+def test_check_accepts_logitmix_for_numbers_and_multi_label(similarity, labels, problem_type):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        get_method("logitmix", similarity=similarity).check(tiny_bert(), labels, problem_type)
+
+
+def test_only_logitmix_at_the_pooled_vector_of_a_linear_head_warns():
+    with pytest.warns(UserWarning, match="level='pooled'.*zero"):
+        get_method("logitmix", level="pooled").check(tiny_bert(), 2, "single_label_classification")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, level in (("mixup", "pooled"), ("logitmix", "embedding"), ("logitmix", "hidden:2")):
+            get_method(name, level=level).check(tiny_bert(), 2, "single_label_classification")
+
+
+# ---- schedules ------------------------------------------------------------------------------------------------
+
+
+def shares(objective, progress, runs=600, steps=1000):
+    """Shares of plain CE, mixed CE and LogitMix at one place in training, over many seeds."""
+    kinds = [type(objective.at(Moment(round(progress * steps), steps, seed))) for seed in range(runs)]
+    return [kinds.count(kind) / runs for kind in (CrossEntropy, MixedCrossEntropy, LogitMix)]
+
+
+def ramp_by_hand(t, drop=None):
+    """None where plain CE is due, else the probability of LogitMix; one drop of the learning rate at most."""
+    end = 1.0 if drop is None else drop
+    if t < end:
+        t = t / end
+        if t < 0.2:
+            return None
+        return 2 * t - 0.4 if t < 0.7 else 1.0
+    t = (t - drop) / (1 - drop)
+    return t / 0.7 if t < 0.7 else 1.0
+
+
+@pytest.mark.parametrize("drop", [None, 0.5, 0.8], ids=lambda d: f"drop_{d}")
+@pytest.mark.parametrize("t", [0.0, 0.1, 0.15, 0.2, 0.3, 0.45, 0.49, 0.5, 0.55, 0.69, 0.75, 0.8, 0.82, 0.9, 0.999])
+def test_ramp_follows_the_piecewise_formula(t, drop):
+    objective = LogitMix(warmup="ramp", drops=() if drop is None else (drop,))
+    expected = ramp_by_hand(t, drop)
+    plain, mixed, logitmix = shares(objective, t)
+    assert plain == (expected is None)
+    assert logitmix == pytest.approx(expected or 0, abs=0.08)
+    assert mixed == pytest.approx(0 if expected is None else 1 - expected, abs=0.08)
+
+
+def test_ramp_restarts_at_each_of_two_drops():
+    objective = LogitMix(warmup="ramp", drops=(0.5, 0.75))
+    at_start, before, at_drop, halfway = (shares(objective, t)[2] for t in (0.5, 0.749, 0.75, 0.75 + 0.7 * 0.25 / 2))
+    assert (at_start, before, at_drop) == (0, 1, 0)
+    assert halfway == pytest.approx(0.5, abs=0.08)
+
+
+def test_share_of_logitmix_over_a_whole_run_is_the_area_under_the_ramp():
+    """.2 of plain CE, then a triangle of area .25 under the line up to .7, then .3 of LogitMix."""
+    objective = LogitMix(warmup="ramp")
+    kinds = [type(objective.at(Moment(step, 10_000))) for step in range(10_000)]
+    assert kinds.count(CrossEntropy) == 2000
+    assert kinds.count(LogitMix) / 10_000 == pytest.approx(0.25 + 0.3, abs=0.02)
+    assert CrossEntropy not in kinds[2000:]
+    assert set(kinds[7000:]) == {LogitMix}
+
+
+@pytest.mark.parametrize("steps", [10, 100, 30, 70])
+def test_step_is_plain_for_exactly_the_first_tenth(steps):
+    objective = LogitMix(warmup="step", weights=(1, 2, 3))
+    kinds = [objective.at(Moment(step, steps)) for step in range(steps)]
+    assert kinds == [CrossEntropy()] * (steps // 10) + [objective] * (steps - steps // 10)
+
+
+def test_without_warmup_and_without_schedule_nothing_changes():
+    for name in METHODS:
+        method = get_method(name)
+        if name != "manifold_mixup":
+            assert all(method.at(Moment(step, 50)) == method for step in range(50))
+
+
+def test_a_step_draws_the_same_however_often_it_is_asked():
+    method = Method(Linear(level="manifold"), LogitMix(warmup="ramp"))
+    first, again = ([method.at(Moment(step, 100, seed=4)) for step in range(100)] for _ in range(2))
+    assert first == again
+    assert first != [method.at(Moment(step, 100, seed=5)) for step in range(100)]
+
+
+def test_manifold_draws_its_layer_uniformly_and_apart_from_the_warmup():
+    """The draw of a step is uniform in [0, 1), and among steps that the ramp made LogitMix too."""
+    method = Method(Linear(level="manifold"), LogitMix(warmup="ramp"))
+    steps = [method.at(Moment(step, 4000)) for step in range(800, 2800)]
+    kept = [step.mixing.draw for step in steps if isinstance(step.objective, LogitMix)]
+    assert stats.kstest([step.mixing.draw for step in steps], "uniform").pvalue > 0.01
+    assert stats.kstest(kept, "uniform").pvalue > 0.01
+
+
+def test_a_part_of_the_users_own_fits_in():
+    """Parts are protocols: a dataclass with the right fields takes part, and its fields become options."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Halved(Linear):
+        share: float = 0.5
+
+        def plan(self, batch_size, **kwargs):
+            return super().plan(batch_size, **kwargs)._replace(lam=torch.full((batch_size,), self.share))
+
+    method = Method(Halved(), LogitMix()).with_options(share=0.25, similarity="l2")
+    assert method.mixing.plan(2).lam.tolist() == [0.25, 0.25]
+    assert method.objective.similarity == "l2"
+    with pytest.raises(ValueError, match="mixing="):
+        Method(SimpleNamespace(mixes=False, mix_fraction=1.0), LogitMix())
