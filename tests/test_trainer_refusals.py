@@ -1,0 +1,117 @@
+"""What MixTrainer refuses before the first step, in one sentence that names the argument."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import examples, tiny_bert
+from datasets import Dataset
+from test_trainer import arguments
+from torch.utils.data import Dataset as TorchDataset
+from transformers import RobertaConfig, RobertaForSequenceClassification
+
+from hf_logitmix import MixTrainer, get_method
+
+
+class Lazy(TorchDataset):
+    """Examples that exist only when they are asked for."""
+
+    def __init__(self, rows):
+        self._rows = rows
+
+    def __len__(self):
+        return len(self._rows)
+
+    def __getitem__(self, index):
+        return self._rows[index]
+
+
+def labelled(*labels):
+    return [{**row, "labels": label} for row, label in zip(examples(len(labels)), labels, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "mixpu"}, "method='mixpu' is unknown"),
+        ({"method": "cutmix"}, "cuts pixels"),
+        ({"method": "logitmix_c"}, "cuts pixels"),
+        ({"compute_loss_func": lambda *args, **kwargs: None}, "compute_loss_func"),
+        ({"train_dataset": []}, "train_dataset is empty"),
+        ({"eval_dataset": {"mm": []}}, "eval_dataset mm is empty"),
+        ({"train_dataset": labelled(0, 1, 3)}, r"label 3 of example 2 is outside 0\.\.2.*num_labels=4"),
+        ({"train_dataset": labelled(0, -1)}, "label -1 of example 1"),
+        ({"train_dataset": labelled(0.0, float("nan"))}, "label nan of example 1"),
+        ({"train_dataset": labelled("yes", "no")}, "encode them as numbers"),
+        ({"eval_dataset": labelled(0, 7)}, "eval_dataset: label 7"),
+        ({"train_dataset": Dataset.from_dict({"input_ids": [[5], [6]], "label": [0, 9]})}, "label 9 of example 1"),
+    ],
+)
+def test_refused_at_once(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        MixTrainer(model=tiny_bert(), args=arguments(tmp_path), **options)
+
+
+def test_absent_classes_are_fine(tmp_path):
+    MixTrainer(model=tiny_bert(), args=arguments(tmp_path), train_dataset=labelled(0, 0, 1))
+
+
+@pytest.mark.parametrize("label", [5, -100])
+def test_labels_of_lazy_datasets_are_refused_in_their_batch(tmp_path, label):
+    model = tiny_bert()
+    before = [parameter.clone() for parameter in model.parameters()]
+    trainer = MixTrainer(model=model, args=arguments(tmp_path), train_dataset=Lazy(labelled(0, 1, label)))
+    with pytest.raises(ValueError, match=f"label {label} of example"):
+        trainer.train()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("label", [np.nan, np.inf])
+def test_regression_refuses_labels_that_are_no_numbers(tmp_path, label):
+    with pytest.raises(ValueError, match="not a finite number"):
+        MixTrainer(model=tiny_bert(1), args=arguments(tmp_path), train_dataset=labelled(0.5, label))
+
+
+def test_regression_refuses_smoothing_and_several_outputs(tmp_path):
+    with pytest.raises(ValueError, match="rows for classes and this is regression"):
+        MixTrainer(model=tiny_bert(1), args=arguments(tmp_path), method="label_smoothing")
+    with pytest.raises(ValueError, match="regression with num_labels=3"):
+        MixTrainer(model=tiny_bert(3, problem_type="regression"), args=arguments(tmp_path))
+
+
+def test_data_parallel_is_refused(tmp_path):
+    args = arguments(tmp_path)
+    args._n_gpu = 2
+    with pytest.raises(ValueError, match=r"n_gpu=2.*torchrun"):
+        MixTrainer(model=tiny_bert(), args=args)
+
+
+def test_pooled_logitmix_warns_on_a_linear_head_only(tmp_path, recwarn):
+    pooled = get_method("logitmix", level="pooled")
+    with pytest.warns(UserWarning, match="similarity loss is zero"):
+        MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method=pooled)
+    config = RobertaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=3)
+    recwarn.clear()
+    MixTrainer(model=RobertaForSequenceClassification(config), args=arguments(tmp_path), method=pooled)
+    MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method=get_method("mixup", level="pooled"))
+    assert not [warning for warning in recwarn if "similarity loss" in str(warning.message)]
+
+
+def test_a_batch_without_labels_or_with_half_a_plan_is_refused(tmp_path):
+    trainer = MixTrainer(model=tiny_bert().train(), args=arguments(tmp_path))
+    with pytest.raises(ValueError, match="no `labels`"):
+        trainer.compute_loss(trainer.model, {"input_ids": torch.ones(2, 3, dtype=torch.long)})
+    with pytest.raises(ValueError, match="one of `partner` and `lam`"):
+        trainer.compute_loss(trainer.model, {"partner": torch.tensor([1, 0])})
+
+
+def test_hidden_levels_refuse_checkpointed_layers(tmp_path):
+    trainer = MixTrainer(
+        model=tiny_bert(),
+        args=arguments(tmp_path, gradient_checkpointing=True),
+        method=get_method("mixup", level="hidden:1"),
+        train_dataset=examples(4),
+    )
+    with pytest.raises(ValueError, match="activation checkpointing"):
+        trainer.train()
