@@ -24,7 +24,7 @@ from hf_logitmix import MixTrainingArguments
 from hf_logitmix.plots import reliability_diagram
 
 METHODS = ("vanilla", "mixup", "logitmix")
-SIZES = {"train": 3000, "dev": 2000}
+SIZES = {"train": 1500, "dev": 2000}
 DEFAULT_OUTPUT = "demo_output"
 _COLUMNS: dict[str, str | int] = {"sentence": "sentence", "label": "label"}
 DEMO_TASK = Task(
@@ -52,7 +52,7 @@ def run_demo(args: TrainingArguments) -> int:
         print(f"\n{method}: training a small BERT from scratch on {SIZES['train']} synthetic sentences", flush=True)
         set_seed(args.seed)
         model = BertForSequenceClassification(_config(len(tokenizer)))
-        experiment = Experiment(DEMO_TASK, splits, model, tokenizer, "small-bert-from-scratch", data_name="synthetic")
+        experiment = Experiment(DEMO_TASK, splits, model, tokenizer, None, data_name="synthetic")
         results[method] = experiment.run(_arguments(output / method, method, args.seed))
         if results[method] is None:
             print("\nStopped. The demo keeps no half-done runs: start it again.")
@@ -104,7 +104,7 @@ def _arguments(output: Path, method: str, seed: int) -> MixTrainingArguments:
         output_dir=str(output),
         method=method,
         seed=seed,
-        num_train_epochs=8,
+        num_train_epochs=16,
         per_device_train_batch_size=32,
         per_device_eval_batch_size=256,
         learning_rate=1e-3,

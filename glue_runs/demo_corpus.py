@@ -1,9 +1,9 @@
-"""A synthetic corpus of opinions in GLUE format, from a small grammar. It is made up: it shows how things work, not how well.
+"""A synthetic corpus of opinions in GLUE format, from a small grammar. It shows how things work, not how well.
 
-A sentence holds one or two clauses of the form *subject verb [modifier] [not] adjective*. Every adjective has a strength
-between -2 and 2; a modifier scales it, "not" turns and weakens it, and after "but" the second clause counts most. The
-label is drawn with the probability sigmoid(strength of the sentence), so that weak opinions overlap, and some
-labels are turned over. No model can be right about those, and one that learns them by heart is over-confident.
+A sentence holds one or two clauses of the form *subject verb [not] [modifier] adjective*. Every adjective has a
+strength between -2 and 2; a modifier scales it, "not" turns and weakens it, and after "but" the second clause counts
+most. The label is drawn with the probability sigmoid(strength of the sentence), so that weak opinions overlap, and
+some labels are turned over. No model can be right about those, and one that learns them by heart is over-confident.
 """
 
 from __future__ import annotations
@@ -12,24 +12,20 @@ import math
 import random
 from pathlib import Path
 
-SUBJECTS = (
-    *("the soup", "the service", "our room", "the film", "this phone", "the second act", "the manual", "her voice"),
-    *("the ending", "their coffee", "the battery", "the view", "the plot", "the staff", "the sound", "the new menu"),
-)
-VERBS = ("is", "was", "seems", "feels", "remains", "turned out to be")
+SUBJECTS = ("the soup", "the service", "our room", "the film", "this phone", "the plot", "the staff", "the sound")
+VERBS = ("is", "was", "seems", "feels")
 ADJECTIVES = {
-    **{"superb": 2.0, "delightful": 1.8, "excellent": 1.8, "charming": 1.5, "reliable": 1.2, "pleasant": 1.1},
-    **{"good": 1.0, "solid": 0.8, "fresh": 0.8, "decent": 0.5, "fine": 0.4, "familiar": 0.1, "ordinary": -0.1},
-    **{"slow": -0.5, "plain": -0.4, "odd": -0.5, "noisy": -0.8, "bland": -0.9, "bad": -1.0, "tedious": -1.2},
-    **{"clumsy": -1.2, "broken": -1.6, "awful": -1.8, "dreadful": -2.0, "insulting": -1.8, "stale": -1.1},
+    **{"superb": 2.0, "delightful": 1.8, "charming": 1.5, "pleasant": 1.1, "good": 1.0, "solid": 0.8, "decent": 0.5},
+    **{"fine": 0.4, "odd": -0.4, "slow": -0.5, "bland": -0.8, "bad": -1.0, "tedious": -1.2, "broken": -1.5},
+    **{"awful": -1.8, "dreadful": -2.0},
 }
-MODIFIERS = {"": 1.0, "very": 1.5, "truly": 1.4, "rather": 0.8, "slightly": 0.4, "barely": 0.3, "surprisingly": 1.2}
-JOINS = {"and": (1.0, 1.0), "but": (0.3, 1.2), "although": (1.2, 0.3), "while": (0.8, 0.8)}
-OPENERS = ("", "i think", "honestly ,", "critics agree that", "to my surprise ,", "as usual ,")
+MODIFIERS = {"": 1.0, "very": 1.5, "rather": 0.8, "slightly": 0.4, "surprisingly": 1.2}
+JOINS = {"and": (1.0, 1.0), "but": (0.3, 1.2), "although": (1.2, 0.3)}
+OPENERS = ("", "i think", "honestly ,", "critics agree that")
 
 NOT_WEAKENS = -0.7
-SHARPNESS = 6.0
-TURNED_OVER = 0.06
+SHARPNESS = 4.0
+TURNED_OVER = 0.1
 
 
 def clause(rng: random.Random) -> tuple[str, float]:

@@ -39,7 +39,7 @@ class Experiment:
         splits: name -> (split, dataset) pairs, from `glue_runs.data.load_task`.
         model: with a head for the task.
         tokenizer: of the model.
-        base_model: name of the model for records; of a local path only its last part is kept.
+        base_model: name of the model for records, of a local path only its last part; None for one made from scratch.
         max_seq_length: longer inputs are cut.
         data_name: what the data is called in records.
     """
@@ -48,7 +48,7 @@ class Experiment:
     splits: Splits
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    base_model: str
+    base_model: str | None
     max_seq_length: int = 128
     data_name: str = "nyu-mll/glue"
 
@@ -112,6 +112,10 @@ class Experiment:
         calibration = {} if self.task.is_regression else calibration_metrics(logits, labels, N_BINS)
         return calibration | task_metrics(self.task, labels, logits)
 
+    @property
+    def _model_name(self) -> str:
+        return "from-scratch" if self.base_model is None else public_name(self.base_model)
+
     def _tokenise(self, data: Dataset) -> Dataset:
         def encode(batch: dict[str, list]) -> dict[str, Any]:
             return dict(
@@ -126,7 +130,7 @@ class Experiment:
         return {
             "task": self.task.name,
             "data": self.data_name,
-            "model": public_name(self.base_model),
+            "model": self._model_name,
             "method_name": args.method or "logitmix",
             "method": str(trainer.method),
             "seed": args.seed,
@@ -166,7 +170,7 @@ class Experiment:
         if "train" not in self.splits:
             return
         model_card(
-            f"{public_name(self.base_model)}-{self.task.name}-{results['method_name']}",
+            f"{self._model_name}-{self.task.name}-{results['method_name']}",
             trainer.method,
             metrics,
             base_model=self.base_model,

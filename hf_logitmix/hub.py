@@ -22,7 +22,7 @@ def model_card(
     method: Method,
     metrics: Mapping[str, float],
     *,
-    base_model: str,
+    base_model: str | None,
     dataset: str,
     dataset_config: str,
     split: str = "validation",
@@ -34,11 +34,12 @@ def model_card(
         name: title of the card.
         method: how the model was trained.
         metrics: name -> value.
-        base_model: Hub name or local path; of a path only the last part is written.
+        base_model: Hub name or local path, of which only the last part is written; None for one made from scratch.
         dataset, dataset_config, split: what the metrics were measured on, as named on the Hub.
         settings: name -> value, such as the learning rate.
     """
-    local = Path(base_model).exists()
+    on_hub = base_model is not None and public_name(base_model) == base_model
+    origin = "Trained from scratch" if base_model is None else f"Fine-tuned from `{public_name(base_model)}`"
     results = [
         EvalResult(
             task_type="text-classification",
@@ -52,7 +53,7 @@ def model_card(
         for metric, value in metrics.items()
     ]
     data = ModelCardData(
-        base_model=None if local else base_model,
+        base_model=base_model if on_hub else None,
         datasets=dataset if "/" in dataset else None,
         library_name="transformers",
         pipeline_tag="text-classification",
@@ -65,7 +66,7 @@ def model_card(
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}",
-        f"Fine-tuned from `{public_name(base_model)}` on {dataset} `{dataset_config}` with hf_logitmix {__version__}.",
+        f"{origin} on {dataset} `{dataset_config}` with hf_logitmix {__version__}.",
         "## Method",
         f"```\n{method}\n```",
         *([f"Source of the method: {method.source}."] if method.source else []),

@@ -11,14 +11,14 @@ from scipy.special import softmax
 
 from hf_logitmix.metrics import as_logits_and_labels, bin_means, bin_of, calibration_metrics
 
-_BAR, _GAP, _HIST = "#3b6fb6", "#e07b6a", "#8a8f99"
+_BAR, _GAP, _CONFIDENCE, _HIST = "#3b6fb6", "#e07b6a", "#a8321e", "#8a8f99"
 
 
 def reliability_diagram(panels: Mapping[str, tuple[Any, Any]], n_bins: int = 10, title: str = "") -> Figure:
     """Accuracy against confidence, one column a panel, with the share of examples in each bin below.
 
-    Blue is the accuracy of the examples in a bin, red the gap to their mean confidence, the dashed line what a
-    calibrated model would show.
+    Blue is the accuracy of the examples in a bin, the red line their mean confidence, light red the gap between the
+    two, the dashed line what a calibrated model would show.
 
     Args:
         panels: name -> (logits [N, K], labels [N]), such as before and after temperature scaling.
@@ -40,7 +40,7 @@ def reliability_diagram(panels: Mapping[str, tuple[Any, Any]], n_bins: int = 10,
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("share of\nexamples")
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
     if title:
         figure.suptitle(title)
     return figure
@@ -63,8 +63,10 @@ def _panel(axes: Any, name: str, logits: Any, labels: Any, n_bins: int) -> None:
         color=_GAP,
         alpha=0.55,
         edgecolor=_GAP,
-        label="gap to confidence",
+        label="gap",
     )
+    edges = (middle - width / 2)[filled], (middle + width / 2)[filled]
+    top.hlines(conf[filled], *edges, color=_CONFIDENCE, linewidth=2, label="mean confidence")
     top.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="calibrated")
     top.set(xlim=(0, 1), ylim=(0, 1), title=name)
     text = "\n".join(

@@ -183,7 +183,7 @@ def test_label_smoothing_factor_becomes_the_targets(tmp_path):
     trainer = MixTrainer(model=tiny_bert(), args=smooth, method="mixup")
     assert trainer.method.targets == LabelSmoothing(0.2)
     assert trainer.label_smoother is None
-    with pytest.raises(ValueError, match="label_smoothing_factor=0.2"):
+    with pytest.raises(ValueError, match=r"label_smoothing_factor=0\.2"):
         MixTrainer(model=tiny_bert(), args=smooth, method="label_smoothing")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -43,7 +43,7 @@ class Linear:
     level: str = "embedding"
     per_example: bool = False
     mix_fraction: float = 1.0
-    draw: float | None = None
+    draw: float | None = field(default=None, repr=False)
     mixes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
