@@ -2,7 +2,7 @@
 
     python benchmarks/step_cost.py
 
-BERT with 4 layers of 256, batches of 32 sentences of up to 64 tokens, dropout on, AdamW. One round times one step of each
+BERT with 4 layers of 256, batches of 32 sentences of up to 64 tokens, dropout, AdamW. One round times one step of each
 kind, in a new random order; a ratio is the median over the rounds of the ratio within a round, so that a machine
 that changes its speed changes both sides. The result goes to step_cost.json beside this file.
 """

@@ -1,0 +1,68 @@
+"""What the README says is so: its code runs, and its figures are those of the records that it names."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import examples, tiny_bert
+from test_trainer import arguments
+from transformers import default_data_collator
+
+from hf_logitmix import METHODS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "glue_runs" / "results"
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_python_blocks_run(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = examples(16)
+    names = {"model": tiny_bert(), "args": arguments(tmp_path), "train_dataset": data, "eval_dataset": data}
+    exec(compile(BLOCKS[number], f"README block {number}", "exec"), {**names, "collator": default_data_collator})
+
+
+def test_the_diff_gives_a_script_that_trains(tmp_path):
+    diff = re.search(r"```diff\n(.*?)```", README, flags=re.DOTALL).group(1)
+    script = "\n".join(line[2:] for line in diff.splitlines() if not line.startswith("-"))
+    data = examples(16)
+    names = {"model": tiny_bert(), "args": arguments(tmp_path), "train_dataset": data, "eval_dataset": data}
+    exec(script, names)
+    assert names["trainer"].state.global_step == 3
+
+
+def test_every_method_has_a_row():
+    named = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
+    assert named == set(METHODS) - {"logitmix_m"}  # another name of logitmix
+
+
+def test_the_demo_output_is_that_of_its_records():
+    for method in ("vanilla", "mixup", "logitmix"):
+        record = json.loads((RESULTS / "demo" / f"{method}.json").read_text())
+        keys = ("accuracy", "ece", "oe", "nll", "ece_scaled", "nll_scaled", "temperature")
+        shown = re.search(rf"^{method} +([\d. ]+)$", README, flags=re.MULTILINE).group(1).split()
+        assert shown[:7] == [f"{record[f'eval_{key}']:.3f}" for key in keys]
+        assert record["data"] == "synthetic"
+
+
+def test_the_first_results_are_those_of_their_records():
+    records = [json.loads(path.read_text()) for path in (RESULTS / "first_results").glob("*.json")]
+    assert len(records) == 6
+    for record in records:
+        main = {"cola": "matthews_correlation", "mrpc": "accuracy"}[record["task"]]
+        row = re.search(rf"^\| {record['task']} \| {record['method_name']} \|.*$", README, flags=re.MULTILINE).group(0)
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        keys = (main, "ece", "oe", "nll", "ece_scaled", "nll_scaled")
+        assert cells[3:9] == [f"{record[f'eval_{key}']:.3f}" for key in keys]
+        assert cells[10:12] == [f"{record['n_train']} / {record['n_eval']}", "1"]
+
+
+def test_the_step_costs_are_those_of_the_record():
+    record = json.loads((ROOT / "benchmarks" / "step_cost.json").read_text())
+    for name, ratio in record["ratios"].items():
+        assert re.search(rf"^\| {re.escape(name)} \| {ratio['median']:.2f} \|", README, flags=re.MULTILINE), name
