@@ -77,7 +77,7 @@ def sites(model: nn.Module) -> Sites:
             f"{type(model).__name__} has no token embedding to mix at: pass a transformers model for text whose "
             "get_input_embeddings() gives one."
         )
-    types = [m for name, m in model.named_modules() if name.endswith("token_type_embeddings") and _is_lookup(m)]
+    types = [m for name, m in model.named_modules() if re.search(r"token_type_embeddings(_\d+)?$", name)]
     pretrained = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
     if pretrained is None:
         return Sites(words, types)

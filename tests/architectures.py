@@ -1,0 +1,189 @@
+"""Does LogitMix hold on an architecture? The checks behind test_architectures.py and docs/architectures.md.
+
+python tests/architectures.py        writes docs/architectures.md
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+import transformers
+from tiny_models import EOS, PAD, VOCABULARY, tiny_model
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+from hf_logitmix import MixPlan, mixed_forward
+from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
+
+MODEL_TYPES = sorted(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+NEEDS_OTHER_PACKAGES = {"layoutlmv2": "needs detectron2, which no registry ships as a wheel"}
+BATCH, LENGTH = 6, 16
+LENGTHS = (16, 11, 13, 16, 9, 13)
+TOLERANCE = 2e-3  # of the spread of the logits
+PAIRS = MixPlan(torch.tensor([1, 0, 3, 2, 5, 4]), torch.tensor([0.2, 0.8, 0.35, 0.65, 0.9, 0.1]))
+
+
+class Unsupported(Exception):
+    """The property cannot be asked of this architecture; the text says why."""
+
+
+def inputs_of(
+    model: PreTrainedModel, lengths: tuple[int, ...] = (LENGTH,) * BATCH, left: bool = False
+) -> dict[str, Tensor]:
+    """Random ids, one end-of-text token at the end of each row, and random token types where the model has them."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, 100, (BATCH, LENGTH), generator=generator)
+    types = torch.randint(0, 2, (BATCH, LENGTH), generator=generator)
+    mask = torch.zeros_like(ids)
+    for row, length in enumerate(lengths):
+        used = slice(LENGTH - length, None) if left else slice(0, length)
+        mask[row, used] = 1
+        ids[row, LENGTH - 1 if left else length - 1] = EOS
+    ids = torch.where(mask.bool(), ids, PAD)
+    inputs = {model.main_input_name: ids, "attention_mask": mask}
+    if any(name.endswith("token_type_embeddings") for name, _ in model.named_modules()):
+        inputs["token_type_ids"] = types * mask
+    return inputs
+
+
+def gap(a: Tensor, b: Tensor) -> float:
+    """The largest difference, as a share of how much the logits of different examples differ."""
+    return ((a - b).abs().max() / b.std(0).max().clamp_min(1e-3)).item()
+
+
+def constant(lam: float) -> MixPlan:
+    return MixPlan(PAIRS.partner, torch.full((BATCH,), lam))
+
+
+@torch.no_grad()
+def semantic_gaps(model: PreTrainedModel) -> dict[str, float]:
+    """How far each property is from exact."""
+    equal, clean = inputs_of(model), model(**inputs_of(model)).logits
+    gaps = {}
+    for rows in ("both", "mixed"):
+        mixed = mixed_forward(model, equal, PAIRS, rows=rows).mixed_logits
+        gaps[f"lam = 1, {rows}"] = gap(mixed_forward(model, equal, constant(1.0), rows=rows).mixed_logits, clean)
+        gaps[f"lam = 0, {rows}"] = gap(
+            mixed_forward(model, equal, constant(0.0), rows=rows).mixed_logits, clean[PAIRS.partner]
+        )
+        gaps[f"symmetric, {rows}"] = gap(mixed, mixed[PAIRS.partner])
+    gaps["clean half"] = gap(mixed_forward(model, equal, PAIRS).logits, clean)
+    for side, left in (("right", False), ("left", True)):
+        padded = inputs_of(model, LENGTHS, left)
+        both = mixed_forward(model, padded, PAIRS)
+        gaps[f"clean half, padded {side}"] = gap(both.logits, model(**padded).logits)
+        gaps[f"symmetric, padded {side}"] = gap(both.mixed_logits, both.mixed_logits[PAIRS.partner])
+        alone = mixed_forward(model, padded, PAIRS, rows="mixed").mixed_logits
+        gaps[f"rows mixed, padded {side}"] = gap(alone, both.mixed_logits)
+    return gaps
+
+
+@torch.no_grad()
+def truth_gap(model: PreTrainedModel) -> float:
+    """Against a copy of the model whose embedding table holds every mixed vector as a token of its own.
+
+    Raises:
+        Unsupported: where the ids are not rows of one table.
+    """
+    try:
+        table = model.get_input_embeddings().weight
+    except (NotImplementedError, AttributeError) as error:
+        raise Unsupported("no embedding table") from error
+    if model.config.model_type == "ibert":
+        raise Unsupported("its embedding table cannot grow")
+    # Encoder-decoders look for the end-of-text id, which a mixed vector of two different tokens cannot have.
+    lengths = (LENGTH,) * BATCH if model.config.is_encoder_decoder else LENGTHS
+    inputs = inputs_of(model, lengths)
+    inputs.pop("token_type_ids", None)
+    ids, mask = inputs[model.main_input_name], inputs["attention_mask"]
+    expected = []
+    for i, (j, lam) in enumerate(zip(PAIRS.partner.tolist(), PAIRS.lam.tolist(), strict=True)):
+        grown = copy.deepcopy(model)
+        grown.resize_token_embeddings(VOCABULARY + LENGTH, mean_resizing=False)
+        if any(isinstance(m, nn.Embedding) and m.num_embeddings == VOCABULARY for m in grown.modules()):
+            raise Unsupported("has more than one embedding table")
+        grown.get_input_embeddings().weight[VOCABULARY:] = lam * table[ids[i]] + (1 - lam) * table[ids[j]]
+        longer = i if lengths[i] >= lengths[j] else j
+        new = torch.where(ids[longer] == PAD, PAD, VOCABULARY + torch.arange(LENGTH))
+        new = torch.where((ids[i] == ids[j]) & (ids[i] == EOS), EOS, new)
+        union = torch.maximum(mask[i], mask[j])
+        expected.append(grown(**{model.main_input_name: new[None], "attention_mask": union[None]}).logits[0])
+    return gap(mixed_forward(model, inputs, PAIRS).mixed_logits, torch.stack(expected))
+
+
+def gradients_flow(model: PreTrainedModel) -> None:
+    """LogitMix and Mixup run backward, and every embedding of an id of the batch gets a gradient."""
+    model.train()
+    labels = torch.arange(BATCH) % 3
+    for rows in ("both", "mixed"):
+        model.zero_grad()
+        output = mixed_forward(model, inputs_of(model, LENGTHS), PAIRS, rows=rows)
+        if rows == "both":
+            logitmix_loss(output.logits, output.mixed_logits, labels, PAIRS).total.backward()
+        else:
+            mixed_cross_entropy(output.mixed_logits, labels, PAIRS).backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        assert grads
+        assert all(torch.isfinite(grad).all() for grad in grads)
+    model.eval()
+
+
+def row_of(model_type: str) -> str:
+    """A row of the table in the docs; anything that does not hold raises."""
+    if model_type in NEEDS_OTHER_PACKAGES:
+        return f"| {model_type} | not tried | {NEEDS_OTHER_PACKAGES[model_type]} |"
+    model = tiny_model(model_type)
+    gaps = semantic_gaps(model)
+    worst = max(gaps, key=lambda name: gaps[name])
+    if not gaps[worst] < TOLERANCE:
+        raise AssertionError(f"{model_type}: {worst} is off by {gaps[worst]:.2g}")
+    gradients_flow(model)
+    try:
+        truth = truth_gap(model)
+    except Unsupported as reason:
+        return f"| {model_type} | holds | not compared: {reason} |"
+    if not truth < TOLERANCE:
+        raise AssertionError(f"{model_type}: off by {truth:.2g} from a model that holds the mixed vectors as tokens")
+    return f"| {model_type} | holds | equal |"
+
+
+INTRODUCTION = """# Architectures
+
+Written by `python tests/architectures.py` with transformers {version}: {tried} of the {known}
+sequence-classification architectures were built small and random and tried, and on all of them LogitMix and Mixup train
+and every property holds: the clean half is a plain forward; lam = 1 gives an example's own logits and lam = 0 its
+partner's; a pair is symmetric, with token types and with unequal lengths padded on the right or left; one forward
+over mixed rows alone gives the same as one over clean and mixed rows.
+
+On {compared} of them the mixed rows were also compared with an independent truth: a copy of the model that holds every
+mixed vector as a token of its own in its embedding table (sentences of unequal length; of equal length for
+encoder-decoders, which look for the end-of-text id).
+
+Inputs that are neither ids nor token types (boxes of a page, entities, pronunciation) are those of the longer example.
+
+| architecture | properties | truth |
+| --- | --- | --- |
+"""
+
+
+def main() -> int:
+    """Try every architecture and write the table."""
+    rows = [row_of(model_type) for model_type in tqdm(MODEL_TYPES, desc="architectures")]
+    tried = [row for row in rows if "not tried" not in row]
+    compared = [row for row in rows if row.endswith("| equal |")]
+    text = INTRODUCTION.format(
+        version=transformers.__version__, tried=len(tried), known=len(rows), compared=len(compared)
+    )
+    text += "\n".join(rows)
+    path = Path(__file__).parents[1] / "docs" / "architectures.md"
+    path.write_text(text + "\n")
+    print(f"{len(tried)} of {len(rows)} architectures; written to {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
