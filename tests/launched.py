@@ -1,0 +1,60 @@
+"""What test_launch.py starts, alone or under torchrun or accelerate: train with several methods and save what came out.
+
+torchrun --nproc_per_node 2 tests/launched.py OUTPUT PER_DEVICE_BATCH ACCUMULATION METHOD ...
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from conftest import tiny_bert
+from test_trainer import InOrder, arguments, collate_pairs, data_without_types, weights
+
+from hf_logitmix.metrics import calibration_of
+
+TRAIN, EVAL = 24, 12
+
+
+def run(folder: Path, method: str, batch: int, accumulation: int) -> dict:
+    """Train three steps of eight examples and evaluate."""
+    data = data_without_types(TRAIN + EVAL)
+    args = arguments(
+        folder,
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=3,
+        gradient_accumulation_steps=accumulation,
+    )
+    trainer = InOrder(
+        model=tiny_bert(),
+        args=args,
+        method=method,
+        train_dataset=data[:TRAIN],
+        eval_dataset=data[TRAIN:],
+        data_collator=collate_pairs,
+        compute_metrics=calibration_of(),
+    )
+    trainer.train()
+    metrics = trainer.evaluate()
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "processes": args.world_size,
+        "losses": [entry["loss"] for entry in log],
+        "mix": [entry.get("mix") for entry in log],
+        "eval_loss": metrics["eval_loss"],
+        "eval_brier": metrics["eval_brier"],
+        "weights": weights(trainer.model).tolist(),
+    }
+
+
+def main() -> None:
+    output, batch, accumulation, *methods = sys.argv[1:]
+    results = {name: run(Path(output).with_suffix(""), name, int(batch), int(accumulation)) for name in methods}
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        Path(output).write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

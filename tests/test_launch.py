@@ -1,0 +1,69 @@
+"""Two processes give what one process gives on the same global batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+METHODS = ["vanilla", "label_smoothing", "mixup", "logitmix"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
+# With `--cpu` accelerate starts one process whatever --num_processes says. It starts two for `distributed_type: MULTI_GPU`,
+# GPUs or not; on a machine without them the script then has to ask for the CPU (--use_cpu).
+TWO_PROCESSES = """\
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+num_processes: 2
+num_machines: 1
+machine_rank: 0
+mixed_precision: 'no'
+main_training_function: main
+"""
+
+
+def launch(launcher: list[str], output: Path, batch: int, accumulation: int) -> dict:
+    command = [*launcher, str(HERE / "launched.py"), str(output), str(batch), str(accumulation), *METHODS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(output.read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return launch([sys.executable], tmp_path_factory.mktemp("alone") / "out.json", 8, 1)
+
+
+def assert_same(results: dict, alone: dict) -> None:
+    for method in METHODS:
+        two, one = results[method], alone[method]
+        assert (two["processes"], one["processes"]) == (2, 1)
+        for key in ("losses", "eval_loss", "eval_brier", "weights"):
+            np.testing.assert_allclose(two[key], one[key], atol=2e-5, err_msg=f"{method} {key}")
+        if one["mix"][0] is not None:
+            np.testing.assert_allclose(two["mix"], one["mix"], atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch", "accumulation"), [(4, 1), (2, 2)])
+def test_torchrun_equals_one_process(tmp_path, alone, batch, accumulation):
+    assert_same(launch(TORCHRUN, tmp_path / "out.json", batch, accumulation), alone)
+
+
+@pytest.mark.slow
+def test_accelerate_launch_with_a_config_file_starts_two_processes(tmp_path, alone):
+    config = tmp_path / "two.yaml"
+    config.write_text(TWO_PROCESSES)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launcher = [*ACCELERATE, "--config_file", str(config), "--main_process_port", port]
+    assert_same(launch(launcher, tmp_path / "out.json", 4, 1), alone)
