@@ -2,8 +2,9 @@
 
 A sentence holds one or two clauses of the form *subject verb [not] [modifier] adjective*. Every adjective has a
 strength between -2 and 2; a modifier scales it, "not" turns and weakens it, and after "but" the second clause counts
-most. The label is drawn with the probability sigmoid(strength of the sentence), so that weak opinions overlap, and
-some labels are turned over. No model can be right about those, and one that learns them by heart is over-confident.
+most. The label is drawn with the probability sigmoid(SHARPNESS x strength of the sentence), so that weak opinions
+overlap, and some labels are turned over. No model can be right about those, and one that learns them by heart is
+over-confident.
 """
 
 from __future__ import annotations

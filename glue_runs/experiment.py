@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ class Experiment:
         data = {name: [(split, self._tokenise(part)) for split, part in parts] for name, parts in self.splits.items()}
         train, dev = data.get("train", []), data.get("dev", [])
         interrupt = SaveOnInterrupt()
-        trainer = MixTrainer(
+        trainer = GlueTrainer(
             model=self.model,
             args=args,
             train_dataset=train[0][1] if train else None,
@@ -74,27 +75,33 @@ class Experiment:
         output, results = Path(args.output_dir), self._description(args, trainer, train, dev)
         if train:
             started = time.perf_counter()
-            outcome = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+            with interrupt:
+                outcome = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
             if interrupt.stopped:
                 return None
-            results["train_seconds"] = time.perf_counter() - started
-            results["train_steps_per_second"] = outcome.metrics["train_steps_per_second"]
+            seconds = time.perf_counter() - started
+            results["train_seconds"] = seconds  # of a resumed run: since it was resumed
+            results["resumed_from_step"] = interrupt.first_step
+            results["train_steps_per_second"] = (outcome.global_step - interrupt.first_step) / seconds
             results["train_loss"] = outcome.training_loss
-            trainer.save_model()
+            trainer.save_model(_internal_call=True)  # which does not push; that comes last, with the card
         for number, (split, part) in enumerate(dev):
             prediction = trainer.predict(part, metric_key_prefix="eval")
-            logits, labels = _logits(prediction.predictions), np.asarray(prediction.label_ids)
+            logits, labels = self._logits(prediction.predictions), np.asarray(prediction.label_ids)
             results |= {f"eval_{key}{split.suffix}": value for key, value in self.scores(logits, labels).items()}
             if trainer.is_world_process_zero():
                 np.savez(output / f"eval_logits{split.suffix}.npz", logits=logits, labels=labels)
                 if not number and not self.task.is_regression:
-                    _diagram(logits, labels, f"{self.task.name}, {results['method_name']}", output / "reliability.png")
+                    title = f"{self.task.name}, {results.get('method_name', results['model'])}"
+                    _diagram(logits, labels, title, output / "reliability.png")
         for split, part in data.get("test", []):
             prediction = trainer.predict(part, metric_key_prefix="predict")
             if trainer.is_world_process_zero():
-                write_submission(self.task, split, _logits(prediction.predictions), output / "submission")
+                write_submission(self.task, split, self._logits(prediction.predictions), output / "submission")
         if trainer.is_world_process_zero():
             self._write_records(output, results, trainer)
+        if args.push_to_hub and train:
+            trainer.push_to_hub()
         return results
 
     def scores(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -108,9 +115,26 @@ class Experiment:
         return scores | {"temperature": fit_temperature(logits, labels)}
 
     def _compute_metrics(self, prediction: Any) -> dict[str, float]:
-        logits, labels = _logits(prediction.predictions), np.asarray(prediction.label_ids)
+        logits, labels = self._logits(prediction.predictions), np.asarray(prediction.label_ids)
         calibration = {} if self.task.is_regression else calibration_metrics(logits, labels, N_BINS)
         return calibration | task_metrics(self.task, labels, logits)
+
+    def _logits(self, predictions: Any) -> np.ndarray:
+        """Predictions with a column for each of the task's classes, in its order, which a model may not keep.
+
+        Raises:
+            ValueError: for a model whose classes have other names.
+        """
+        logits = np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
+        names = {str(name).lower(): column for column, name in self.model.config.id2label.items()}
+        if self.task.is_regression or all(name.startswith("label_") for name in names):
+            return logits
+        if not set(self.task.label_names) <= set(names):
+            raise ValueError(
+                f"the model's classes are {', '.join(names)} and the task's {', '.join(self.task.label_names)}: pass a "
+                "model of this task."
+            )
+        return logits[:, [names[name] for name in self.task.label_names]]
 
     @property
     def _model_name(self) -> str:
@@ -131,24 +155,13 @@ class Experiment:
             "task": self.task.name,
             "data": self.data_name,
             "model": self._model_name,
-            "method_name": args.method or "logitmix",
-            "method": str(trainer.method),
+            **({"method_name": args.method or "logitmix", "method": str(trainer.method)} if train else {}),
             "seed": args.seed,
             "data_seed": args.data_seed,
             "n_train": len(train[0][1]) if train else 0,
             "n_eval": len(dev[0][1]) if dev else 0,
             "n_bins": N_BINS,
-            "settings": {
-                "learning_rate": args.learning_rate,
-                "num_train_epochs": args.num_train_epochs,
-                "max_steps": args.max_steps,
-                "batch_size": args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
-                "warmup_steps": args.warmup_steps,
-                "lr_scheduler_type": str(args.lr_scheduler_type.value),
-                "weight_decay": args.weight_decay,
-                "max_seq_length": self.max_seq_length,
-                "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
-            },
+            "settings": {"max_seq_length": self.max_seq_length, **(_training_settings(args) if train else {})},
             "versions": {
                 "hf_logitmix": __version__,
                 "transformers": transformers.__version__,
@@ -156,16 +169,12 @@ class Experiment:
                 "accelerate": accelerate.__version__,
                 "python": platform.python_version(),
             },
-            "device": torch.cuda.get_device_name()
-            if torch.cuda.is_available()
-            else f"cpu, {torch.get_num_threads()} threads",
+            "device": _device_name(args.device),
         }
 
     def _write_records(self, output: Path, results: dict[str, Any], trainer: MixTrainer) -> None:
-        (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n")
-        (output / "training_args.bin").unlink(
-            missing_ok=True
-        )  # a pickle with local paths; the record above replaces it
+        finite = {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in results.items()}
+        (output / "all_results.json").write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
         metrics = {name.removeprefix("eval_"): value for name, value in results.items() if name.startswith("eval_")}
         if "train" not in self.splits:
             return
@@ -178,6 +187,18 @@ class Experiment:
             dataset_config=self.task.name,
             settings={**results["settings"], "seed": results["seed"]},
         ).save(output / "README.md")
+
+
+class GlueTrainer(MixTrainer):
+    """Leaves no pickled arguments beside a model, and pushes the card that the run wrote."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or str(self.args.output_dir)) / "training_args.bin").unlink(missing_ok=True)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        if not (Path(str(self.args.output_dir)) / "README.md").exists():
+            super().create_model_card(*args, **kwargs)
 
 
 def write_submission(task: Task, split: Split, logits: np.ndarray, folder: Path) -> Path:
@@ -195,8 +216,21 @@ def write_submission(task: Task, split: Split, logits: np.ndarray, folder: Path)
     return path
 
 
-def _logits(predictions: Any) -> np.ndarray:
-    return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
+def _training_settings(args: MixTrainingArguments) -> dict[str, Any]:
+    return {
+        "learning_rate": args.learning_rate,
+        "num_train_epochs": args.num_train_epochs,
+        "max_steps": args.max_steps,
+        "batch_size": args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
+        "warmup_steps": args.warmup_steps,
+        "lr_scheduler_type": str(args.lr_scheduler_type.value),
+        "weight_decay": args.weight_decay,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
 
 def _diagram(logits: np.ndarray, labels: np.ndarray, title: str, path: Path) -> None:

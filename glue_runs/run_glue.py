@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
-from glue_runs.data import load_task
+from glue_runs.data import HUB_NAME, load_task
 from glue_runs.demo import run_demo
 from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
 from hf_logitmix import METHODS, MixTrainingArguments
+from hf_logitmix.checkpoints import last_complete_checkpoint
 
 
 @dataclass
@@ -54,8 +54,14 @@ class GlueArguments:
     max_seq_length: int = field(default=128, metadata={"help": "Longer inputs are cut to this many tokens."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N examples only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first N examples only."})
+    ignore_mismatched_sizes: bool = field(
+        default=False, metadata={"help": "Start from a model that was fine-tuned with another number of classes."}
+    )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that comes with the weights."})
-    demo: bool = field(default=False, metadata={"help": "Offline demo on a synthetic corpus; needs no other argument."})
+    demo: bool = field(
+        default=False,
+        metadata={"help": "Offline demo on a synthetic corpus; of the other arguments it takes output_dir and seed."},
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,8 +76,10 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError("--task_name and --model_name_or_path are needed, or --demo for the offline demo.")
     if not args.output_dir:
         raise ValueError("--output_dir is needed: the folder where the run leaves its model and results.")
+    if glue.max_seq_length < 3:
+        raise ValueError(f"max_seq_length={glue.max_seq_length}: pass at least 3, for a token and two special ones.")
     task = get_task(glue.task_name)
-    args.resume_from_checkpoint = _checkpoint(args.output_dir, args.resume_from_checkpoint)
+    args.resume_from_checkpoint = _checkpoint(args)
     wanted = {"train": args.do_train, "dev": args.do_eval, "test": args.do_predict}
     with args.main_process_first(desc="load data"):
         splits = load_task(task, tuple(name for name in wanted if wanted[name]), glue.glue_dir, glue.train_file)
@@ -81,30 +89,53 @@ def main(argv: list[str] | None = None) -> int:
     }
 
     set_seed(args.seed)
-    model, tokenizer = load_model(task, glue)
-    experiment = Experiment(task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length)
+    model, tokenizer = load_model(task, glue, new_head=args.do_train)
+    source = HUB_NAME if glue.glue_dir is None else "GLUE, local files"
+    experiment = Experiment(task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source)
     results = experiment.run(args)
     if not args.should_save:
         return 0 if results is not None else 130
     if results is None:
-        last = get_last_checkpoint(args.output_dir)
+        last = last_complete_checkpoint(args.output_dir)
         print(f"\nStopped and saved. To go on: the same command with --resume_from_checkpoint {last}")
         return 130
     print(summary(results, args.output_dir))
     return 0
 
 
-def load_model(task: Task, glue: GlueArguments) -> tuple[Any, Any]:
-    """The model with a head for the task, in float32 whatever the weights were stored in, and its tokenizer."""
+def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[Any, Any]:
+    """The model in float32, whatever its weights were stored in, and its tokenizer.
+
+    Args:
+        task: gives the classes.
+        glue: names the model.
+        new_head: whether it will be trained, with its classes named after the task's; otherwise they keep their names.
+
+    Raises:
+        ValueError: for a head with another number of outputs.
+    """
     names = dict(enumerate(task.label_names)) or {0: "score"}
-    model = AutoModelForSequenceClassification.from_pretrained(
-        glue.model_name_or_path,
-        num_labels=task.num_labels,
-        id2label=names,
-        label2id={name: number for number, name in names.items()},
-        dtype=torch.float32,
-        trust_remote_code=glue.trust_remote_code,
-    )
+    classes = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            glue.model_name_or_path,
+            dtype=torch.float32,
+            trust_remote_code=glue.trust_remote_code,
+            ignore_mismatched_sizes=glue.ignore_mismatched_sizes,
+            **({"num_labels": task.num_labels, **classes} if new_head else {}),
+        )
+    except RuntimeError as error:
+        if "mismatch" not in str(error):
+            raise
+        raise ValueError(
+            f"model_name_or_path={glue.model_name_or_path!r} has a head of another size than {task.num_labels}: pass "
+            "--ignore_mismatched_sizes for a new one."
+        ) from error
+    if model.config.num_labels != task.num_labels:
+        raise ValueError(
+            f"model_name_or_path={glue.model_name_or_path!r} has {model.config.num_labels} outputs and {task.name} "
+            f"needs {task.num_labels}: pass a model that was trained on it."
+        )
     tokenizer = AutoTokenizer.from_pretrained(glue.model_name_or_path, trust_remote_code=glue.trust_remote_code)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -117,8 +148,8 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
     """The run on one screen."""
     lines = [
         "",
-        f"{results['task']} with {results['method_name']} on {results['model']}, seed {results['seed']}: "
-        f"{results['n_train']} training and {results['n_eval']} dev examples",
+        f"{results['task']} with {results.get('method_name', 'no training')} on {results['model']}, seed "
+        f"{results['seed']}: {results['n_train']} training and {results['n_eval']} dev examples",
     ]
     lines += [
         f"  {name.removeprefix('eval_'):<24}{value:>9.4f}"
@@ -131,23 +162,22 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
 
 
 def _first(data: Any, limit: int | None, name: str) -> Any:
-    if limit is not None and limit < 1:
+    least = 1 if name == "train" else 2  # a temperature is fitted on one half and tried on the other
+    if limit is not None and limit < least:
         argument = "max_train_samples" if name == "train" else "max_eval_samples"
-        raise ValueError(f"{argument}={limit}: pass at least 1.")
+        raise ValueError(f"{argument}={limit}: pass at least {least}.")
     return data if limit is None else data.select(range(min(limit, len(data))))
 
 
-def _checkpoint(output_dir: str, asked: str | None) -> str | None:
+def _checkpoint(args: MixTrainingArguments) -> str | None:
     """The checkpoint to resume from, None for a fresh run; an older run in the folder is never overwritten."""
-    last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
-    if asked is None and last is not None:
-        raise ValueError(
-            f"output_dir={output_dir!r} holds a run already: pass --resume_from_checkpoint {last} to go on with it, or "
-            "another --output_dir."
-        )
+    asked, last = args.resume_from_checkpoint, last_complete_checkpoint(args.output_dir)
+    if asked is None and args.do_train and (last is not None or (Path(args.output_dir) / "all_results.json").exists()):
+        resume = f"--resume_from_checkpoint {last} to go on, or " if last else ""
+        raise ValueError(f"output_dir={args.output_dir!r} holds a run already: pass {resume}another --output_dir.")
     if asked is not None and asked.lower() in ("true", "last"):
         if last is None:
-            raise ValueError(f"resume_from_checkpoint={asked!r}: there is no checkpoint in {output_dir!r}.")
+            raise ValueError(f"resume_from_checkpoint={asked!r}: no complete checkpoint in {args.output_dir!r}.")
         return last
     if asked is not None and not Path(asked).is_dir():
         raise ValueError(f"resume_from_checkpoint={asked!r} is no folder: pass a checkpoint, or 'last'.")
@@ -158,7 +188,7 @@ def entry() -> None:
     """Run `main` and print a problem of the user's as one sentence, without a traceback."""
     try:
         sys.exit(main())
-    except (ValueError, FileNotFoundError) as problem:
+    except (ValueError, OSError) as problem:
         sys.exit(f"run_glue: {problem}")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import signal
 import subprocess
 import sys
 import time
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers.trainer_utils import get_last_checkpoint
 
+from hf_logitmix.checkpoints import last_complete_checkpoint
+
+_INTERRUPTED = (130, -signal.SIGINT)
 _KEYS = {"output_dir", "tasks", "methods", "seeds", "arguments"}
 
 
@@ -43,13 +46,24 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def commands(config: dict[str, Any], extra: list[str]) -> list[tuple[Path, list[str]]]:
     """The output folder and the command line of each run, in the order in which they are run."""
     script = str(Path(__file__).with_name("run_glue.py"))
-    fixed = [text for name, value in config.get("arguments", {}).items() for text in (f"--{name}", str(value))]
+    fixed = []
+    for name, value in (config.get("arguments") or {}).items():
+        fixed += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     runs = []
     for seed, task, method in itertools.product(config["seeds"], config["tasks"], config["methods"]):
         folder = Path(config["output_dir"]) / f"{task}-{method}-{seed}"
         chosen = ["--task_name", task, "--method", method, "--seed", str(seed), "--output_dir", str(folder)]
         runs.append((folder, [sys.executable, script, *chosen, *fixed, *extra]))
     return runs
+
+
+def _run(command: list[str]) -> int:
+    """Run to the end. Ctrl-C reaches the run itself, which saves and stops; here it is only waited for."""
+    previous = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.run(command, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,12 +78,12 @@ def main(argv: list[str] | None = None) -> int:
             print(f"[{number}/{len(runs)}] {folder.name}: done before", flush=True)
             continue
         print(f"[{number}/{len(runs)}] {folder.name}", flush=True)
-        if folder.is_dir() and get_last_checkpoint(str(folder)):
+        if last_complete_checkpoint(folder):
             command = [*command, "--resume_from_checkpoint", "last"]
         started = time.perf_counter()
-        status = subprocess.run(command, check=False).returncode
+        status = _run(command)
         print(f"[{number}/{len(runs)}] {folder.name}: exit {status}, {time.perf_counter() - started:.0f} s", flush=True)
-        if status == 130:
+        if status in _INTERRUPTED:
             return 130
         if status:
             failed.append(folder.name)

@@ -55,7 +55,7 @@ class Task:
         train: None for the diagnostic set, which has no training data.
         dev, test: usually one split each; MNLI has two.
         writes_names: whether a submission holds class names instead of numbers.
-        skips_malformed: whether the official files hold broken rows, which are skipped with a count.
+        skips_malformed: whether the official labelled files hold broken rows, which are skipped with a count.
     """
 
     name: str

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence, Sized
 from typing import Any
 
+import datasets
 import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
@@ -29,18 +31,33 @@ def head_of(model: nn.Module) -> tuple[int, str]:
     return num_labels, problem_type
 
 
+def note_multi_label(model: nn.Module, labels: Any) -> None:
+    """Set ``problem_type`` where it is open and the labels are multi-hot rows, as transformers does in its forward."""
+    config: Any = getattr(unwrap(model), "config", None)
+    num_labels = getattr(config, "num_labels", 1)
+    several = num_labels > 1 and labels.ndim == 2 and labels.shape[1] == num_labels
+    if several and getattr(config, "problem_type", None) is None:
+        config.problem_type = "multi_label_classification"
+
+
 def as_labels(labels: Tensor, num_labels: int, problem_type: str) -> Tensor:
     """Labels in the form that the losses read: class ids [B], real numbers [B], or multi-hot floats [B, K]."""
     if problem_type == "regression":
-        return labels.reshape(len(labels)).float() if not labels.is_floating_point() else labels.reshape(len(labels))
-    if problem_type == "multi_label_classification" or labels.dim() == 2:
-        return labels if labels.is_floating_point() else labels.float()
-    if labels.is_floating_point():
+        return _as_floats(labels.reshape(len(labels)))
+    if problem_type == "multi_label_classification":
+        return _as_floats(labels.reshape(len(labels), num_labels))
+    if labels.dim() == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.is_floating_point() or labels.dim() != 1:
         raise ValueError(
             f"labels are {labels.dtype} of shape {tuple(labels.shape)} and the model has num_labels={num_labels}: pass "
             "integer class ids, or num_labels=1 for regression."
         )
     return labels
+
+
+def _as_floats(labels: Tensor) -> Tensor:
+    return labels if labels.dtype == torch.float64 else labels.float()
 
 
 def check_launch(args: TrainingArguments) -> None:
@@ -61,6 +78,9 @@ def check_datasets(train: Any, evaluation: Any, model: nn.Module) -> bool:
     Raises:
         ValueError: for an empty dataset and for labels that the model cannot have.
     """
+    train_labels = _label_column(train)
+    if train_labels is not None:
+        note_multi_label(model, train_labels)
     num_labels, problem_type = head_of(model)
     named = evaluation.items() if isinstance(evaluation, dict) else [("", evaluation)]
     datasets = {"train_dataset": train, **{f"eval_dataset {name}".strip(): data for name, data in named}}
@@ -70,13 +90,11 @@ def check_datasets(train: Any, evaluation: Any, model: nn.Module) -> bool:
         labels = _label_column(data)
         if labels is not None:
             check_labels(labels, num_labels, problem_type, name)
-    return _label_column(train) is not None
+    return train_labels is not None
 
 
 def check_labels(labels: np.ndarray, num_labels: int, problem_type: str, name: str = "labels") -> None:
     """Refuse NaN labels, and class ids outside 0..K-1; a class without examples is fine."""
-    if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
-        raise ValueError(f"{name}: labels are {labels.dtype}, such as {labels[0]!r}: encode them as numbers.")
     bad = ~np.isfinite(labels.astype(float))
     if bad.any():
         row = int(np.argwhere(bad)[0][0])
@@ -88,20 +106,21 @@ def check_labels(labels: np.ndarray, num_labels: int, problem_type: str, name: s
         row = int(np.argmax(outside))
         raise ValueError(
             f"{name}: label {labels[row]} of example {row} is outside 0..{num_labels - 1}: the model was loaded with "
-            f"num_labels={num_labels}; load it with num_labels={int(labels.max()) + 1}, or mend the label."
+            f"num_labels={num_labels}; load it with num_labels for every class, or mend the label."
         )
 
 
 def _label_column(data: Any) -> np.ndarray | None:
     """The labels of a `datasets.Dataset`, or of a list of dicts; None for anything that would have to be computed."""
-    columns = getattr(data, "column_names", None)
     for name in ("labels", "label"):
-        if isinstance(columns, list) and name in columns:
+        if isinstance(data, datasets.Dataset) and name in data.column_names:
             return _numbers(data.with_format(None)[name][:])
         if isinstance(data, Sequence) and len(data) and isinstance(data[0], dict) and name in data[0]:
             return _numbers([example[name] for example in data])
     return None
 
 
-def _numbers(values: Any) -> np.ndarray:
-    return np.asarray([value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value for value in values])
+def _numbers(values: Any) -> np.ndarray | None:
+    """Labels as an array; None for texts, which a transform or a collator of the user's may turn into numbers."""
+    array = np.asarray([value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value for value in values])
+    return array if np.issubdtype(array.dtype, np.number) or array.dtype == bool else None

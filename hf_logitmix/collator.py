@@ -18,7 +18,8 @@ class MixCollator:
     For training loops of your own; `MixTrainer` draws the plan itself unless the batch brings one. The draw is a
     function of ``seed`` and of what is in the batch, so that neither the number of dataloader workers nor
     prefetching nor a resumed run changes it. A batch that comes back with the very same examples in the same order
-    gets the same plan again: shuffle.
+    gets the same plan again: shuffle. The plan is for the batch as it leaves the collator, so it does not go with a
+    loader that cuts batches up between processes (``split_batches``, ``dispatch_batches``).
 
     Example:
         >>> loader = DataLoader(data, collate_fn=MixCollator(DataCollatorWithPadding(tokenizer)))  # doctest: +SKIP

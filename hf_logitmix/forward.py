@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from hf_logitmix.mixing import Linear, Mixing
 from hf_logitmix.mixing.base import call
@@ -43,7 +43,9 @@ def mixed_forward(
         raise ValueError(
             "inputs hold `labels`: take them out and give them to the loss, mixed rows have none of their own."
         )
-    first = next(iter(inputs.values()))
+    first = next((value for value in inputs.values() if isinstance(value, Tensor) and value.dim()), None)
+    if first is None:
+        raise ValueError(f"inputs hold no tensor, only {', '.join(inputs) or 'nothing'}: pass a batch.")
     if not 0 < len(plan.partner) <= len(first) or plan.lam.shape != plan.partner.shape:
         raise ValueError(
             f"a plan of {len(plan.partner)} partners and {len(plan.lam)} lam does not fit a batch of {len(first)}: "

@@ -10,6 +10,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_logitmix._version import __version__
 from hf_logitmix.methods import Method
 
+_HOW_CALIBRATION_IS_MEASURED = (
+    "Calibration errors use 10 bins of equal width. Metrics ending in `_scaled` are measured after temperature "
+    "scaling, cross-fitted in two halves of this split."
+)
+
 
 def public_name(model_name_or_path: str) -> str:
     """A Hub name as it is; of a local path only the last part."""
@@ -38,7 +43,7 @@ def model_card(
         dataset, dataset_config, split: what the metrics were measured on, as named on the Hub.
         settings: name -> value, such as the learning rate.
     """
-    on_hub = base_model is not None and public_name(base_model) == base_model
+    on_hub = base_model is not None and not Path(base_model).exists() and not Path(base_model).is_absolute()
     origin = "Trained from scratch" if base_model is None else f"Fine-tuned from `{public_name(base_model)}`"
     results = [
         EvalResult(
@@ -72,8 +77,7 @@ def model_card(
         *([f"Source of the method: {method.source}."] if method.source else []),
         f"## Results on {split}",
         f"| metric | value |\n| --- | --- |\n{rows}",
-        "Calibration errors use 10 bins of equal width. Metrics ending in `_scaled` are measured after temperature "
-        "scaling, cross-fitted in two halves of this split.",
+        *([_HOW_CALIBRATION_IS_MEASURED] if "ece" in metrics else []),
         *(["## Settings", used] if used else []),
     ]
     return ModelCard("\n\n".join(parts) + "\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,8 +11,6 @@ from typing import Any
 from torch import nn
 
 from hf_logitmix.mixing import CutMix, Linear, Mixing, NoMixing
-from hf_logitmix.mixing.base import is_image_model, unwrap
-from hf_logitmix.mixing.sites import sites
 from hf_logitmix.moment import Moment
 from hf_logitmix.objectives import CrossEntropy, LogitMix, MixedCrossEntropy, Objective
 from hf_logitmix.targets import LabelSmoothing, OneHot, Targets, as_targets
@@ -39,15 +36,16 @@ class Method:
     source: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", as_targets(self.targets))
         if self.objective.rows != "clean" and not self.mixing.mixes:
             raise ValueError(
                 f"objective={self.objective} needs mixed rows and mixing={self.mixing} makes none: pass a mixing such "
                 "as Linear(alpha=1.0)."
             )
-        if self.objective.rows == "mixed" and self.mixing.mix_fraction < 1:
+        if self.objective.drops_clean_rows and self.mixing.mix_fraction < 1:
             raise ValueError(
-                f"mix_fraction={self.mixing.mix_fraction} would drop the rest of the batch, because {self.objective} "
-                "trains on mixed rows alone: pass mix_fraction=1.0, or use a LogitMix objective."
+                f"mix_fraction={self.mixing.mix_fraction} would drop the rest of the batch in steps where "
+                f"{self.objective} trains on mixed rows alone: pass mix_fraction=1.0, or LogitMix without a ramp."
             )
 
     def with_options(self, **options: Any) -> Method:
@@ -59,7 +57,7 @@ class Method:
         parts: dict[str, Any] = {"mixing": self.mixing, "objective": self.objective, "targets": self.targets}
         if "targets" in options:
             parts["targets"] = as_targets(options.pop("targets"))
-        known = {f.name: name for name, part in parts.items() for f in dataclasses.fields(part) if f.name != "draw"}
+        known = {f.name: name for name, part in parts.items() for f in dataclasses.fields(part) if f.repr}
         for option in options:
             if option not in known:
                 accepted = ", ".join([*known, "targets"])
@@ -79,21 +77,18 @@ class Method:
         Raises:
             ValueError: with what does not fit and what to do.
         """
-        self.mixing.check(model)
+        if self.mixing.mixes and self.objective.rows == "clean":
+            raise ValueError(
+                f"mixing={self.mixing} would have no effect: {self.objective} trains on clean rows alone; pass an "
+                "objective on mixed rows, such as MixedCrossEntropy() or LogitMix()."
+            )
+        self.mixing.check(model, self.objective.rows)
         self.objective.check(num_labels, problem_type)
-        if self.targets.matrix(max(num_labels, 2)) is not None and problem_type != "single_label_classification":
+        if self.targets != OneHot() and problem_type != "single_label_classification":
             raise ValueError(
                 f"targets={self.targets} are rows for classes and this is {problem_type}: pass targets=OneHot()."
             )
         self.targets.matrix(num_labels)
-        pooled = getattr(self.mixing, "level", None) == "pooled" and self.objective.rows == "both"
-        if pooled and not is_image_model(unwrap(model)) and sites(unwrap(model)).linear_head:
-            warnings.warn(
-                "level='pooled' mixes right before a linear head, which gives the mixed logits by itself: the "
-                "similarity loss is zero up to dropout and teaches nothing. Pass level='embedding'.",
-                UserWarning,
-                stacklevel=2,
-            )
 
 
 _MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"

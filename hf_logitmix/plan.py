@@ -25,14 +25,14 @@ class MixPlan(NamedTuple):
 
     def to(self, device: torch.device | str) -> MixPlan:
         """The same plan on another device."""
-        return MixPlan(self.partner.to(device), self.lam.to(device))
+        return MixPlan(self.partner.to(device, non_blocking=True), self.lam.to(device, non_blocking=True))
 
 
 def check_alpha(alpha: float) -> None:
     """Raise ValueError unless ``alpha`` is a positive, finite number."""
-    if not (alpha > 0 and math.isfinite(alpha)):
+    if not (isinstance(alpha, (int, float)) and alpha > 0 and math.isfinite(alpha)):
         raise ValueError(
-            f"alpha={alpha} is not possible: lam is drawn from Beta(alpha, alpha), so pass a positive, finite alpha."
+            f"alpha={alpha!r} is not possible: lam is drawn from Beta(alpha, alpha), so pass a positive, finite alpha."
         )
 
 

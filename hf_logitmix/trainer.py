@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +10,7 @@ from transformers import Trainer
 
 from hf_logitmix import checks
 from hf_logitmix.arguments import MixTrainingArguments
+from hf_logitmix.checkpoints import last_complete_checkpoint, why_torn
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method, get_method
 from hf_logitmix.moment import Moment
@@ -47,18 +47,19 @@ class MixTrainerMixin(_Base):
     """
 
     def __init__(self, *args: Any, method: str | Method | None = None, **kwargs: Any) -> None:
-        if kwargs.get("compute_loss_func") is not None:
-            raise ValueError("compute_loss_func would replace the method's loss: leave it out, or use Trainer.")
         self._method_given = method
         super().__init__(*args, **kwargs)
+        if self.compute_loss_func is not None:
+            raise ValueError("compute_loss_func would replace the method's loss: leave it out, or use Trainer.")
         # compute_loss returns a mean, which Trainer is to divide by the number of micro-batches.
         self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = False
         self.label_smoother = None  # it became the method's targets, so that evaluation stays plain
-        self._examples_per_micro_batch: float | None = None
-        self._terms: dict[str, list[Tensor]] = defaultdict(list)
-        self._resolve_method()
+        self._examples_per_micro_batch: Tensor | float | None = None
+        self._terms: dict[str, tuple[Tensor, int]] = {}
         checks.check_launch(self.args)
         self._labels_are_checked = checks.check_datasets(self.train_dataset, self.eval_dataset, self.model)
+        self._resolve_method()
 
     def _resolve_method(self) -> None:
         """Build the method from what was given and from the arguments, which a hyperparameter search changes."""
@@ -108,6 +109,8 @@ class MixTrainerMixin(_Base):
             raise ValueError(
                 f"the batch holds no `labels`, only {', '.join(inputs)}: rename the label column to `labels`."
             )
+        if not self._labels_are_checked:
+            checks.note_multi_label(self.model, inputs["labels"])
         num_labels, problem_type = checks.head_of(self.model)
         labels = checks.as_labels(inputs.pop("labels"), num_labels, problem_type)
         if not self._labels_are_checked:
@@ -117,38 +120,62 @@ class MixTrainerMixin(_Base):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         batches, items = super().get_batch_samples(*args, **kwargs)
         sizes = [len(batch["labels"]) for batch in batches if isinstance(batch.get("labels"), Tensor)]
-        count = torch.tensor([sum(sizes), len(sizes)], dtype=torch.float64)
+        self._examples_per_micro_batch = sum(sizes) / len(sizes) if sizes else None
         if self.args.world_size > 1:
-            device = self.args.device
-            count = self.accelerator.gather(count.float().to(device)).reshape(-1, 2).sum(0).cpu().double()
-        examples, micro_batches = count.tolist()
-        self._examples_per_micro_batch = examples / micro_batches if micro_batches else None
+            count = torch.tensor([[sum(sizes), len(sizes)]], dtype=torch.float32, device=self.args.device)
+            examples, micro_batches = self.accelerator.gather(count).sum(0)
+            self._examples_per_micro_batch = examples / micro_batches
         return batches, items
 
-    def _share_of_step(self, batch_size: int) -> float:
+    def _share_of_step(self, batch_size: int) -> Tensor | float:
         """A micro-batch's size over the mean size in this optimizer step, on all processes: 1 where all are equal.
 
         Trainer averages micro-batches and processes; with this factor that average is the mean over examples.
         """
-        return batch_size / self._examples_per_micro_batch if self._examples_per_micro_batch else 1.0
+        return 1.0 if self._examples_per_micro_batch is None else batch_size / self._examples_per_micro_batch
 
     # ---- the log -----------------------------------------------------------------------------------------------
 
-    def _remember(self, terms: dict[str, Tensor], share: float) -> None:
+    def _remember(self, terms: dict[str, Tensor], share: Tensor | float) -> None:
         for name, value in terms.items():
-            self._terms[name].append(share * value.detach())
+            total, count = self._terms.get(name, (torch.zeros_like(value), 0))
+            self._terms[name] = (total + share * value.detach(), count + 1)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs and self._terms:
-            means = torch.stack([torch.stack(values).mean() for values in self._terms.values()]).reshape(1, -1)
+            means = torch.stack([total / count for total, count in self._terms.values()]).reshape(1, -1)
             logs |= dict(zip(self._terms, self.accelerator.gather(means).mean(0).tolist(), strict=True))
             self._terms.clear()
         super().log(logs, *args, **kwargs)
+
+    # ---- resume ------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`, but a checkpoint that was not written to its end is never loaded.
+
+        Raises:
+            ValueError: if the checkpoint to resume from is torn, or none is complete.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}.")
+        elif resume_from_checkpoint and (reason := why_torn(resume_from_checkpoint)):
+            raise ValueError(
+                f"resume_from_checkpoint={resume_from_checkpoint!r} was not written to its end ({reason}): pass an "
+                "earlier one, or True for the last that is complete."
+            )
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # so that trainer_state.json, written next, tells that all is there
 
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._resolve_method()
+        self._terms.clear()
         with self.method.mixing.attached(self.model):  # before the model is compiled; gone when this ends or raises
             return super()._inner_training_loop(*args, **kwargs)
 

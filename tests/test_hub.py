@@ -1,12 +1,17 @@
 """Model cards: what the text says, what its front matter parses to, and that nothing of the machine is in it."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 
+from glue_runs.run_glue import GlueArguments, load_model
+from glue_runs.tasks import TASKS
 from hf_logitmix import __version__, get_method
 from hf_logitmix.hub import model_card, public_name
 
@@ -19,7 +24,7 @@ def card(base_model=HUB_NAME, dataset="nyu-mll/glue", method="logitmix", **more)
         "bert-mrpc-logitmix",
         get_method(method),
         METRICS,
-        base_model=str(base_model),
+        base_model=base_model and str(base_model),
         dataset=dataset,
         dataset_config="mrpc",
         **more,
@@ -105,6 +110,14 @@ def test_an_absolute_path_stays_out_when_the_folder_is_gone(tmp_path):
     assert "base_model" not in front_matter(text)
 
 
+def test_a_model_from_scratch_has_no_base_model():
+    text = str(card(None))
+    assert "base_model" not in front_matter(text)
+    assert "None" not in text
+    assert "Fine-tuned" not in text
+    assert "from scratch on nyu-mll/glue `mrpc`" in text
+
+
 def test_data_that_is_not_on_the_hub_is_not_linked_to_it():
     data = front_matter(str(card(dataset="synthetic")))
     assert "datasets" not in data
@@ -127,3 +140,23 @@ def test_public_name_of_a_hub_model_is_its_name(name, tmp_path, monkeypatch):
 def test_public_name_of_a_local_model_is_its_last_part(text, tmp_path):
     (tmp_path / "tiny-bert" / "checkpoint-7").mkdir(parents=True)
     assert public_name(text.format(folder=tmp_path / "tiny-bert")) == "tiny-bert"
+
+
+@pytest.mark.parametrize(("task", "names"), [("rte", ["entailment", "not_entailment"]), ("stsb", ["score"])])
+def test_a_pretrained_model_is_loaded_in_float32_with_a_head_for_the_task(task, names):
+    """Against the tensors of the file, which may be of half the width."""
+    folder = os.environ.get("HF_LOGITMIX_MODEL")
+    if not folder:
+        pytest.skip("HF_LOGITMIX_MODEL names no folder with a pretrained BERT")
+    model, tokenizer = load_model(TASKS[task], GlueArguments(model_name_or_path=folder))
+    stored, loaded = load_file(Path(folder) / "model.safetensors"), dict(model.named_parameters())
+    assert {parameter.dtype for parameter in loaded.values()} == {torch.float32}
+    prefix = "" if "bert.embeddings.word_embeddings.weight" in stored else "bert."
+    same = [
+        name for name in stored if prefix + name in loaded and torch.equal(loaded[prefix + name], stored[name].float())
+    ]
+    assert set(loaded) - {prefix + name for name in same} == {"classifier.weight", "classifier.bias"}
+    assert loaded["classifier.weight"].shape[0] == len(names)
+    assert list(model.config.id2label.values()) == names
+    assert tokenizer.pad_token_id == model.config.pad_token_id
+    assert public_name(folder) == Path(folder).resolve().parts[-1]

@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 METHODS = ["vanilla", "label_smoothing", "mixup", "logitmix"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
-# With `--cpu` accelerate starts one process whatever --num_processes says. It starts two for `distributed_type: MULTI_GPU`,
-# GPUs or not; on a machine without them the script then has to ask for the CPU (--use_cpu).
+# With `--cpu` accelerate starts one process whatever --num_processes says. It starts two for `distributed_type:
+# MULTI_GPU`, GPUs or not; on a machine without them the script then has to ask for the CPU (--use_cpu).
 TWO_PROCESSES = """\
 compute_environment: LOCAL_MACHINE
 distributed_type: MULTI_GPU

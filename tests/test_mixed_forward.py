@@ -7,9 +7,11 @@ import pickle
 
 import pytest
 import torch
-from conftest import VOCABULARY, batch_of, examples, tiny_bert, tiny_vit
+from conftest import VOCABULARY, batch_of, examples, real, tiny_bert, tiny_vit
 from torch import nn
 from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
     BartConfig,
     BartForSequenceClassification,
     BertPreTrainedModel,
@@ -26,6 +28,8 @@ from transformers import (
     XLNetForSequenceClassification,
 )
 
+from glue_runs.data import load_task
+from glue_runs.tasks import TASKS
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import CutMix, Linear
 from hf_logitmix.mixing.text import attached
@@ -319,3 +323,39 @@ def test_levels_that_a_model_lacks_are_named():
         mixed_forward(MODELS["llama"], batch, PLAN, mixing=Linear(level="pooled"))
     with pytest.raises(ValueError, match="one list of hidden layers"):
         mixed_forward(MODELS["bart"], inputs_for("bart"), PLAN, mixing=Linear(level="hidden:1"))
+
+
+@torch.no_grad()
+def test_real_bert_on_real_pairs():
+    """A pretrained BERT on MRPC: the clean half is a plain forward, and equal pairs follow lam = 1 and lam = 0."""
+    path = real("HF_LOGITMIX_MODEL")
+    _, data = load_task(TASKS["mrpc"], ("dev",), str(real("HF_LOGITMIX_DATA") / "glue"))["dev"][0]
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    torch.manual_seed(0)  # of the new head
+    model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+    pairs = data[:6]
+    batch = dict(tokenizer(pairs["sentence1"], pairs["sentence2"], padding=True, return_tensors="pt"))
+    clean = model(**batch).logits
+    assert len(set(batch["attention_mask"].sum(1).tolist())) > 1
+    torch.testing.assert_close(mixed_forward(model, batch, PLAN).logits, clean, **TOLERANCE)
+    cut = {name: value[:, : int(batch["attention_mask"].sum(1).min())] for name, value in batch.items()}
+    clean = model(**cut).logits
+    for lam, expected in ((1.0, clean), (0.0, clean[PLAN.partner])):
+        plan = MixPlan(PLAN.partner, torch.full((6,), lam))
+        for rows in ("both", "mixed"):
+            torch.testing.assert_close(mixed_forward(model, cut, plan, rows=rows).mixed_logits, expected, **TOLERANCE)
+
+
+class RemadeTypes(type(tiny_bert())):
+    """A BERT whose forward makes its token types anew, so that no embedding is called with the batch's own tensor."""
+
+    def forward(self, input_ids=None, token_type_ids=None, **kwargs):
+        return super().forward(input_ids, token_type_ids=token_type_ids.clone(), **kwargs)
+
+
+@torch.no_grad()
+def test_token_types_are_mixed_even_where_the_model_makes_them_anew():
+    torch.manual_seed(0)
+    model, batch = RemadeTypes(tiny_bert().config).eval(), batch_of(examples(6))
+    both = mixed_forward(model, batch, PLAN).mixed_logits
+    torch.testing.assert_close(mixed_forward(model, batch, PLAN, rows="mixed").mixed_logits, both, **TOLERANCE)

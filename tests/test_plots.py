@@ -55,7 +55,8 @@ def test_the_diagonal_is_drawn_and_explained():
     assert list(line.get_xdata()) == list(line.get_ydata()) == [0, 1]
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {
         "accuracy",
-        "gap to confidence",
+        "mean confidence",
+        "gap",
         "calibrated",
     }
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import batch_of, examples, tiny_bert, tiny_vit
+from datasets import Dataset
 from torch.nn import functional as F
 from transformers import (
     AutoModelForSequenceClassification,
@@ -355,3 +356,55 @@ def test_images_train_with_the_same_trainer(tmp_path):
     )
     trainer.train()
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_streamed_text_labels_and_columns_train_as_they_do_in_trainer(tmp_path):
+    """A stream, labels that a collator makes from texts, and labels of shape [B, 1]: the same losses as plain rows."""
+    rows = data_without_types(8)
+
+    def from_texts(features):
+        return collate_pairs([{**f, "labels": int(f["labels"].removeprefix("class "))} for f in features])
+
+    plain = [{name: value.tolist() if name != "labels" else value for name, value in row.items()} for row in rows]
+    streamed = Dataset.from_list(plain).to_iterable_dataset().with_format("torch")
+    texts = [{**row, "labels": f"class {row['labels']}"} for row in rows]
+    columns = [{**row, "labels": [row["labels"]]} for row in rows]
+    losses = []
+    for data in (rows, streamed, texts, columns):
+        options = {"remove_unused_columns": False, "max_steps": 1}
+        cls = MixTrainer if data is streamed else InOrder
+        trainer = cls(
+            model=tiny_bert(),
+            args=arguments(tmp_path, **options),
+            method="logitmix",
+            train_dataset=data,
+            data_collator=from_texts if data is texts else collate_pairs,
+        )
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+    assert losses == pytest.approx([losses[0]] * 4, abs=1e-6)
+
+
+def test_multi_hot_labels_make_a_multi_label_model(tmp_path):
+    """As transformers does in its own forward; otherwise a pipeline would apply a softmax."""
+    data = [{**row, "labels": torch.tensor([1.0, 0.0, 1.0])} for row in data_without_types(4)]
+    for method in ("vanilla", "logitmix"):
+        model = tiny_bert()
+        MixTrainer(model=model, args=arguments(tmp_path, max_steps=1), method=method, train_dataset=data).train()
+        assert model.config.problem_type == "multi_label_classification"
+    with pytest.raises(ValueError, match="multi_label_classification"):
+        MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method="label_smoothing", train_dataset=data)
+
+
+def test_terms_of_one_run_do_not_enter_the_log_of_the_next(tmp_path):
+    trainer = InOrder(
+        model=tiny_bert(),
+        args=arguments(tmp_path, logging_steps=2, learning_rate=0.0),
+        method="logitmix",
+        train_dataset=data_without_types(24),
+        data_collator=collate_pairs,
+    )
+    trainer.train()  # three steps; the third is never logged
+    trainer.train()
+    again = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
+    assert again["loss"] == pytest.approx(again["mix"] + again["cls"] + again["sim"], abs=1e-5)

@@ -9,9 +9,10 @@ from conftest import examples, tiny_bert
 from datasets import Dataset
 from test_trainer import arguments
 from torch.utils.data import Dataset as TorchDataset
-from transformers import RobertaConfig, RobertaForSequenceClassification
+from transformers import RobertaConfig, RobertaForSequenceClassification, Trainer
 
-from hf_logitmix import MixTrainer, get_method
+from hf_logitmix import Method, MixTrainer, MixTrainerMixin, get_method
+from hf_logitmix.mixing import Linear
 
 
 class Lazy(TorchDataset):
@@ -40,10 +41,9 @@ def labelled(*labels):
         ({"compute_loss_func": lambda *args, **kwargs: None}, "compute_loss_func"),
         ({"train_dataset": []}, "train_dataset is empty"),
         ({"eval_dataset": {"mm": []}}, "eval_dataset mm is empty"),
-        ({"train_dataset": labelled(0, 1, 3)}, r"label 3 of example 2 is outside 0\.\.2.*num_labels=4"),
+        ({"train_dataset": labelled(0, 1, 3)}, r"label 3 of example 2 is outside 0\.\.2.*num_labels=3"),
         ({"train_dataset": labelled(0, -1)}, "label -1 of example 1"),
         ({"train_dataset": labelled(0.0, float("nan"))}, "label nan of example 1"),
-        ({"train_dataset": labelled("yes", "no")}, "encode them as numbers"),
         ({"eval_dataset": labelled(0, 7)}, "eval_dataset: label 7"),
         ({"train_dataset": Dataset.from_dict({"input_ids": [[5], [6]], "label": [0, 9]})}, "label 9 of example 1"),
     ],
@@ -115,3 +115,27 @@ def test_hidden_levels_refuse_checkpointed_layers(tmp_path):
     )
     with pytest.raises(ValueError, match="activation checkpointing"):
         trainer.train()
+
+
+class BringsItsOwnLoss(Trainer):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, compute_loss_func=lambda outputs, labels, **rest: outputs.logits.sum(), **kwargs)
+
+
+class InFront(MixTrainerMixin, BringsItsOwnLoss):
+    pass
+
+
+def test_a_loss_function_that_a_subclass_brings_is_refused_too(tmp_path):
+    with pytest.raises(ValueError, match="compute_loss_func"):
+        InFront(model=tiny_bert(), args=arguments(tmp_path))
+
+
+def test_mixing_that_the_objective_would_ignore_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="would have no effect"):
+        MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method=Method(mixing=Linear(alpha=2.0)))
+
+
+def test_a_ramp_needs_the_whole_batch():
+    with pytest.raises(ValueError, match=r"mix_fraction=0\.5"):
+        get_method("logitmix", warmup="ramp", mix_fraction=0.5)

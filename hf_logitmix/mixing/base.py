@@ -38,8 +38,8 @@ class Mixing(Protocol):
         """The mixing that applies at this step of training: itself, unless a choice is drawn for each step."""
         ...
 
-    def check(self, model: nn.Module) -> None:
-        """Raise ValueError where this model cannot be mixed in this way."""
+    def check(self, model: nn.Module, rows: Rows) -> None:
+        """Raise ValueError where this model cannot be mixed in this way, and warn where it would teach nothing."""
         ...
 
     def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
@@ -66,7 +66,7 @@ class NoMixing:
     def at(self, moment: Moment) -> NoMixing:
         return self
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, model: nn.Module, rows: Rows) -> None:
         """Every model will do."""
 
     def attached(self, model: nn.Module) -> AbstractContextManager[Any]:

@@ -108,7 +108,7 @@ class CutMix:
     def at(self, moment: Moment) -> CutMix:
         return self
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, model: nn.Module, rows: Rows) -> None:
         if not is_image_model(unwrap(model)):
             raise ValueError(
                 f"mixing CutMix cuts pixels and {type(unwrap(model)).__name__} reads text: use a method for text, such "
@@ -119,7 +119,7 @@ class CutMix:
         return nullcontext()
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
-        self.check(model)
+        self.check(model, rows)
         mixed, plan = cutmix(inputs["pixel_values"], plan)
         return forward(model, inputs, mixed, plan, rows)
 

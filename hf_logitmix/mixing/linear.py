@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ class Linear:
         per_example: draw one lam for each example instead of one for the batch.
         mix_fraction: mix only this share of the batch, which makes LogitMix cost 1 + mix_fraction vanilla steps instead
             of 2. Not from any paper.
-        draw: a number in [0, 1) that chooses the layer of ``manifold``; None draws from torch's global generator.
+        draw: set by `at`: a number in [0, 1) that chooses the layer of ``manifold``. None draws one for each forward.
 
     Raises:
         ValueError: for an impossible alpha, level or mix_fraction.
@@ -66,15 +67,26 @@ class Linear:
     def at(self, moment: Moment) -> Linear:
         return replace(self, draw=moment.uniform("level")) if self.level == "manifold" else self
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, model: nn.Module, rows: Rows) -> None:
         model = unwrap(model)
         if not is_image_model(model):
-            resolve_level(self.level, sites(model), draw=0.0)
+            where = sites(model)
+            resolve_level(self.level, where, draw=0.0)
+            if self.level == "pooled" and rows == "both" and where.linear_head:
+                warnings.warn(
+                    "level='pooled' mixes right before a linear head, which gives the mixed logits by itself: a "
+                    "similarity loss is zero up to dropout and teaches nothing. Pass level='embedding'.",
+                    UserWarning,
+                    stacklevel=2,
+                )
         elif self.level != "embedding":
             raise ValueError(f"level={self.level!r} is for text models: images mix at level='embedding', their pixels.")
 
     def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
-        return nullcontext() if is_image_model(unwrap(model)) else text.attached(model)
+        if is_image_model(unwrap(model)):
+            return nullcontext()
+        text.check_checkpointing(model, self.level)
+        return text.attached(model)
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         if is_image_model(unwrap(model)):

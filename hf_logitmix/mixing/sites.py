@@ -34,7 +34,12 @@ class Sites:
     @property
     def linear_head(self) -> bool:
         """Whether the head is one linear map, which any mix of its inputs satisfies by itself."""
-        return len(self.head) == 1 and isinstance(self.head[0], nn.Linear)
+        return len(self.head) == 1 and isinstance(under_peft(self.head[0]), nn.Linear)
+
+
+def under_peft(module: nn.Module) -> nn.Module:
+    """The module itself where PEFT keeps a trained copy of it."""
+    return getattr(module, "original_module", module)
 
 
 def check_level(level: str) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hf_logitmix.mixing.base import call, split, unwrap
-from hf_logitmix.mixing.sites import Sites, resolve_level, sites
+from hf_logitmix.mixing.sites import Sites, resolve_level, sites, under_peft
 from hf_logitmix.objectives.base import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan
 
@@ -54,50 +54,64 @@ def forward(
     model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows, *, level: str, draw: float
 ) -> MixedOutput:
     """One forward that mixes at ``level``, over [clean ; mixed] rows or, where that is enough, over the mixed ones."""
+    check_checkpointing(model, level)
     with attached(model) as mixer:
         level = resolve_level(level, mixer.sites, draw)
-        _check_checkpointing(model, level)
         size, mixed = _batch_size(inputs), len(plan.partner)
         second = pair_inputs(inputs, plan)
         if rows == "mixed" and level == "embedding" and not mixer.needs_clean_rows:
             try:
-                with mixer.mixing(_Lookup(inputs, second, plan)):
+                with mixer.mixing(_Lookup(plan, inputs, second)):
                     return MixedOutput(None, call(model, second, mixed), plan)
             except _UnknownIds:
-                mixer.needs_clean_rows = True  # raised by the very first module, so nothing random has been drawn yet
+                mixer.needs_clean_rows = True  # raised by an embedding, so nothing random has been drawn yet
         both = {
             name: torch.cat([value, second[name]]) if second[name] is not value else value
             for name, value in inputs.items()
         }
-        with mixer.mixing(_Recompute(level, size, plan, _ids(both))):
+        with mixer.mixing(_Recompute(level, plan, size, _ids(both))):
             output = split(call(model, both, size + mixed), size, plan)
         return output if rows == "both" else output._replace(logits=None)
 
 
 class _UnknownIds(Exception):
-    """A word embedding was called with ids that are not the batch's own, but made from them."""
+    """An embedding was called with ids that are not the batch's own, but made from them."""
 
 
-@dataclass
-class _Recompute:
-    """State of a forward over B + M rows: wherever it is mixed, the last M rows are made anew from the first B.
+class _Forward:
+    """What is to be mixed in the forward under way."""
 
-    The rows that entered there are overwritten, so it does no harm if a module and its parent both do it.
-    """
+    def __init__(self, level: str, plan: MixPlan) -> None:
+        self.level = level
+        self.plan = plan
+        self.fired = False
 
-    level: str
-    batch_size: int
-    plan: MixPlan
-    ids: Tensor
-    fired: bool = False
-
-    def before_embedding(self, args: tuple[Any, ...], word: bool) -> tuple[Any, ...] | None:
+    def before_embedding(self, ids: Any, word: bool) -> Tensor | None:
+        """Other ids to look up instead, or None."""
         return None
 
     def after_embedding(self, ids: Any, output: Any, word: bool) -> Any:
-        if self.level != "embedding":
-            return output
-        axis = self._batch_axis(ids)
+        """The output with its mixed rows."""
+        raise NotImplementedError
+
+    def mix(self, hidden: Tensor, axis: int = 0) -> Tensor:
+        """Hidden states with their mixed rows."""
+        raise NotImplementedError
+
+
+class _Recompute(_Forward):
+    """A forward over B + M rows: where it is mixed, the last M rows are made anew from the first B.
+
+    What stood in those rows is overwritten, so it does no harm if a module and its parent both do it.
+    """
+
+    def __init__(self, level: str, plan: MixPlan, batch_size: int, ids: Tensor) -> None:
+        super().__init__(level, plan)
+        self.batch_size = batch_size
+        self.ids = ids
+
+    def after_embedding(self, ids: Any, output: Any, word: bool) -> Any:
+        axis = self._batch_axis(ids) if self.level == "embedding" else None
         if axis is None:
             return output
         self.fired |= word
@@ -105,7 +119,8 @@ class _Recompute:
 
     def mix(self, hidden: Tensor, axis: int = 0) -> Tensor:
         clean = hidden.narrow(axis, 0, self.batch_size)
-        own, partner = clean.narrow(axis, 0, len(self.plan.lam)), clean.index_select(axis, self.plan.partner)
+        own = clean.narrow(axis, 0, len(self.plan.lam))
+        partner = clean.index_select(axis, self.plan.partner.to(hidden.device))
         return torch.cat([clean, _interpolate(own, partner, self.plan.lam, axis)], axis)
 
     def _batch_axis(self, ids: Any) -> int | None:
@@ -114,33 +129,31 @@ class _Recompute:
             return None
         rows, length = self.ids.shape[:2]
         if ids.dim() > 1 and ids.shape[:2] == (rows, length):
-            turned = rows == length and torch.equal(ids, self.ids.T) and not torch.equal(ids, self.ids)
+            in_doubt = rows == length and not _same(ids, self.ids)
+            turned = in_doubt and torch.equal(ids, self.ids.T) and not torch.equal(ids, self.ids)
             return 1 if turned else 0
         if ids.dim() > 1 and ids.shape[:2] == (length, rows):
             return 1
         return 0 if len(ids) == rows else None
 
 
-class _Lookup:
-    """State of a forward over M rows: ids of the longer examples go in, embeddings of both of a pair are looked up."""
+class _Lookup(_Forward):
+    """A forward over M rows: ids of the longer examples go in, and the embeddings of both of a pair are looked up."""
 
-    level = "embedding"
-
-    def __init__(self, inputs: Mapping[str, Any], second: Mapping[str, Any], plan: MixPlan) -> None:
-        self.plan = plan
+    def __init__(self, plan: MixPlan, inputs: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+        super().__init__("embedding", plan)
+        self.has_types = "token_type_ids" in inputs
         self.pairs = [
             (ids, inputs[name])
             for name, ids in second.items()
             if ids is not inputs[name] and name != "attention_mask" and not ids.is_floating_point()
         ]
-        self.fired = False
 
-    def before_embedding(self, args: tuple[Any, ...], word: bool) -> tuple[Any, ...] | None:
-        given = args[0] if args else None
-        for ids, batch in self.pairs:
-            if given is ids or (isinstance(given, Tensor) and _same_memory(given, ids)):
-                return torch.cat([batch[: len(ids)], batch[self.plan.partner]]), *args[1:]
-        if word:
+    def before_embedding(self, ids: Any, word: bool) -> Tensor | None:
+        for known, batch in self.pairs:
+            if isinstance(ids, Tensor) and _same(ids, known):
+                return torch.cat([batch[: len(known)], batch[self.plan.partner]])
+        if word or self.has_types:
             raise _UnknownIds
         return None
 
@@ -158,14 +171,15 @@ class Mixer:
     def __init__(self, model: nn.Module) -> None:
         self.sites: Sites = sites(model)
         self.needs_clean_rows = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-        self._state: _Recompute | _Lookup | None = None
+        self._forward: _Forward | None = None
         self._handles = []
-        for module in [*self.sites.words, *self.sites.types]:
-            word = any(module is other for other in self.sites.words)
-            self._handles.append(module.register_forward_pre_hook(_BeforeEmbedding(self, word)))
-            self._handles.append(module.register_forward_hook(_AfterEmbedding(self, word), with_kwargs=True))
+        for modules, word in ((self.sites.words, True), (self.sites.types, False)):
+            for module in modules:
+                before, after = partial(self._before_embedding, word), partial(self._after_embedding, word)
+                self._handles.append(module.register_forward_pre_hook(before))
+                self._handles.append(module.register_forward_hook(after, with_kwargs=True))
         for k, layer in enumerate(self.sites.layers, start=1):
-            self._handles.append(layer.register_forward_hook(_AfterLayer(self, f"hidden:{k}")))
+            self._handles.append(layer.register_forward_hook(partial(self._after_layer, f"hidden:{k}")))
         if self.sites.head:
             self._handles.append(self.sites.head[0].register_forward_pre_hook(self._before_head))
 
@@ -175,70 +189,48 @@ class Mixer:
             handle.remove()
 
     @contextmanager
-    def mixing(self, state: _Recompute | _Lookup) -> Iterator[None]:
+    def mixing(self, forward: _Forward) -> Iterator[None]:
         """Mix the forward inside this block."""
-        self._state = state
+        self._forward = forward
         try:
             yield
         finally:
-            self._state = None
-        if not state.fired:
+            self._forward = None
+        if not forward.fired:
             raise RuntimeError(
-                f"no hook at level {state.level!r} fired, so nothing was mixed: the forward of this model never calls "
-                "the modules that get_input_embeddings() and its layers name. Pass another level or model."
+                f"no hook at level {forward.level!r} fired, so nothing was mixed: this model's forward never calls the "
+                "modules that get_input_embeddings() and its layers name. Pass another level or model."
             )
 
-    @property
-    def state(self) -> _Recompute | _Lookup | None:
-        return self._state
+    def _before_embedding(self, word: bool, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self._forward is None:
+            return None
+        ids = self._forward.before_embedding(args[0] if args else None, word)
+        return None if ids is None else (ids, *args[1:])
+
+    def _after_embedding(
+        self, word: bool, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        if self._forward is None:
+            return None
+        return self._forward.after_embedding(args[0] if args else next(iter(kwargs.values())), output, word)
+
+    def _after_layer(self, level: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if self._forward is None or self._forward.level != level:
+            return None
+        self._forward.fired = True
+        return _on_first(output, self._forward.mix)
 
     def _before_head(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        state = self._state
-        if not isinstance(state, _Recompute) or state.level != "pooled":
+        if self._forward is None or self._forward.level != "pooled":
             return None
-        if isinstance(module, nn.Linear) and args[0].dim() > 2:
+        if isinstance(under_peft(module), nn.Linear) and args[0].dim() > 2:
             raise ValueError(
                 "level='pooled' needs a model that pools before its head; this one scores every token: pass "
                 "level='embedding'."
             )
-        state.fired = True
-        return state.mix(args[0]), *args[1:]
-
-
-@dataclass
-class _BeforeEmbedding:
-    mixer: Mixer
-    word: bool
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        state = self.mixer.state
-        return None if state is None else state.before_embedding(args, self.word)
-
-
-@dataclass
-class _AfterEmbedding:
-    mixer: Mixer
-    word: bool
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        state = self.mixer.state
-        if state is None:
-            return None
-        ids = args[0] if args else next(iter(kwargs.values()))
-        return state.after_embedding(ids, output, self.word)
-
-
-@dataclass
-class _AfterLayer:
-    mixer: Mixer
-    level: str
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        state = self.mixer.state
-        if not isinstance(state, _Recompute) or state.level != self.level:
-            return None
-        state.fired = True
-        return _on_first(output, state.mix)
+        self._forward.fired = True
+        return self._forward.mix(args[0]), *args[1:]
 
 
 @contextmanager
@@ -265,7 +257,7 @@ def _interpolate(own: Tensor, partner: Tensor, lam: Tensor, axis: int = 0) -> Te
     """lam * own + (1 - lam) * partner, with lam in float32 or better, in the type that came in."""
     shape = [1] * own.dim()
     shape[axis] = -1
-    lam = lam.reshape(shape)
+    lam = lam.to(own.device).reshape(shape)
     return (lam * own + (1 - lam) * partner).to(own.dtype)
 
 
@@ -285,14 +277,21 @@ def _batch_size(inputs: Mapping[str, Any]) -> int:
     return len(_ids(inputs))
 
 
-def _same_memory(a: Tensor, b: Tensor) -> bool:
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are one, or views of the same memory; a graph that is compiled cannot tell the latter."""
+    if a is b:
+        return True
     return a.shape == b.shape and not torch.compiler.is_compiling() and a.data_ptr() == b.data_ptr()
 
 
-def _check_checkpointing(model: nn.Module, level: str) -> None:
-    if level == "embedding" or not model.training:
-        return
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+def check_checkpointing(model: nn.Module, level: str) -> None:
+    """Refuse to mix at the output of layers that are computed a second time in the backward pass.
+
+    Raises:
+        ValueError: for ``hidden:k`` and ``manifold`` where a module checkpoints its activations.
+    """
+    in_layers = level == "manifold" or level.startswith("hidden:")
+    if in_layers and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise ValueError(
             f"level={level!r} mixes at layers that activation checkpointing computes a second time: pass "
             "level='embedding', or turn activation (gradient) checkpointing off."

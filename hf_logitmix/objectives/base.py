@@ -42,6 +42,11 @@ class Objective(Protocol):
         """Which rows the forward must make: ``clean``, ``mixed`` or ``both``."""
         ...
 
+    @property
+    def drops_clean_rows(self) -> bool:
+        """Whether some steps train on mixed rows alone, so that every example of the batch needs one."""
+        ...
+
     def at(self, moment: Moment) -> Objective:
         """The objective that applies at this step of training: itself, unless it follows a schedule."""
         ...

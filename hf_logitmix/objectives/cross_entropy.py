@@ -65,6 +65,7 @@ class CrossEntropy:
     """Mean cross-entropy of the clean batch: ordinary training."""
 
     rows: ClassVar[Rows] = "clean"
+    drops_clean_rows: ClassVar[bool] = False
 
     def at(self, moment: Moment) -> CrossEntropy:
         return self

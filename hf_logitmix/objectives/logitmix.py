@@ -53,7 +53,7 @@ def logit_similarity(logits: Tensor, mixed_logits: Tensor, plan: MixPlan, simila
     Gradients flow through both sides. Shapes: logits [B, K], mixed_logits [M, K], the result [M].
     """
     logits, mixed_logits = at_least_float32(logits), at_least_float32(mixed_logits)
-    lam = plan.lam.to(logits.dtype).unsqueeze(-1)
+    lam = plan.lam.to(logits).unsqueeze(-1)
     expected = lam * logits[: len(plan.partner)] + (1 - lam) * logits[plan.partner]
     return SIMILARITIES[similarity](expected, mixed_logits)
 
@@ -112,10 +112,11 @@ class LogitMix:
     rows: ClassVar[Rows] = "both"
 
     def __post_init__(self) -> None:
-        weights = tuple(float(weight) for weight in self.weights)
+        numbers = isinstance(self.weights, Sequence) and all(isinstance(w, (int, float)) for w in self.weights)
+        weights = tuple(float(weight) for weight in self.weights) if numbers else ()
         if len(weights) != 3 or not all(math.isfinite(w) and w >= 0 for w in weights) or not any(weights):
             raise ValueError(
-                f"weights={self.weights} are not possible: pass three numbers >= 0 (mix, cls, sim), not all zero."
+                f"weights={self.weights!r} are not possible: pass three numbers >= 0 (mix, cls, sim), not all zero."
             )
         object.__setattr__(self, "weights", weights)
         if self.similarity not in SIMILARITIES:
@@ -125,6 +126,10 @@ class LogitMix:
         object.__setattr__(self, "drops", tuple(self.drops))
         if list(self.drops) != sorted(set(self.drops)) or not all(0 < drop < 1 for drop in self.drops):
             raise ValueError(f"drops={self.drops} are not possible: pass increasing shares of training inside (0, 1).")
+
+    @property
+    def drops_clean_rows(self) -> bool:
+        return self.warmup == "ramp"  # which falls back on mixed cross-entropy
 
     def at(self, moment: Moment) -> Objective:
         probability = WARMUPS[self.warmup](moment, self.drops)

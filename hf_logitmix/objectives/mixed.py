@@ -30,7 +30,7 @@ def mixed_cross_entropy(mixed_logits: Tensor, labels: Tensor, plan: MixPlan, tar
         FloatTensor[M].
     """
     mixed_logits = at_least_float32(mixed_logits)
-    lam = plan.lam.to(mixed_logits.dtype)
+    lam = plan.lam.to(mixed_logits)
     own, other = labels[: len(plan.partner)], labels[plan.partner]
     if labels.is_floating_point():
         lam = lam.reshape(-1, *[1] * (labels.dim() - 1))
@@ -43,6 +43,7 @@ class MixedCrossEntropy:
     """Mean mixed cross-entropy of the mixed batch."""
 
     rows: ClassVar[Rows] = "mixed"
+    drops_clean_rows: ClassVar[bool] = True
 
     def at(self, moment: Moment) -> MixedCrossEntropy:
         return self

@@ -1,0 +1,173 @@
+"""Runs that are killed with SIGKILL, again and again, and end with the same bits as one that is left alone."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import examples, tiny_bert
+from test_trainer import arguments
+from transformers import Trainer, TrainerCallback
+
+from hf_logitmix import METHODS, MixTrainer
+from hf_logitmix.checkpoints import last_complete_checkpoint, why_torn
+from hf_logitmix.mixing import CutMix
+
+STEPS = 12
+LOGGED = ("loss", "mix", "cls", "sim", "lam_mean", "learning_rate", "step")
+TEXT_METHODS = [name for name, method in METHODS.items() if not isinstance(method.mixing, CutMix)]
+# A fork server holds the imports, so that a process that is killed and started again costs a second.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["torch", "transformers.trainer", "hf_logitmix", "conftest", "test_trainer"])
+
+
+class Killed(MixTrainer):
+    """Kills its own process in the middle of writing a checkpoint, at a place that is named."""
+
+    place = ""
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        self._die_at("after the model", output_dir)
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        self._die_at("before the state", output_dir)
+
+    def _die_at(self, place, output_dir):
+        if place == self.place and output_dir is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CutOff(Killed):
+    """Is killed when half of trainer_state.json is written."""
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        if self.place == "within the state":
+            path = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / "trainer_state.json"
+            text = path.read_text()
+            path.write_text(text[: len(text) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Pause(TrainerCallback):
+    """Makes steps long enough to be hit."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        time.sleep(0.02)
+
+
+def train(folder: str, method: str, workers: int, place: str = "", slow: bool = False) -> None:
+    """Start, or go on from the last complete checkpoint, and write down how it ended."""
+    torch.set_num_threads(1)
+    CutOff.place = place
+    args = arguments(
+        folder,
+        optim="adamw_torch",
+        max_steps=STEPS,
+        save_strategy="steps",
+        save_steps=1,
+        save_total_limit=3,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        dataloader_num_workers=workers,
+    )
+    trainer = CutOff(model=tiny_bert(dropout=0.1), args=args, method=method, train_dataset=examples(22))
+    if slow:
+        trainer.add_callback(Pause())
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
+    log = [{k: v for k, v in entry.items() if k in LOGGED} for entry in trainer.state.log_history if "loss" in entry]
+    torch.save(
+        {"model": trainer.model.state_dict(), "optimizer": trainer.optimizer.state_dict()}, Path(folder) / "end.pt"
+    )
+    (Path(folder) / "log.json").write_text(json.dumps(log))
+
+
+def start(*arguments):
+    process = PROCESSES.Process(target=train, args=arguments)
+    process.start()
+    return process
+
+
+def end_of(folder: Path):
+    return torch.load(folder / "end.pt", weights_only=True), json.loads((folder / "log.json").read_text())
+
+
+def assert_same_end(left: Path, right: Path) -> None:
+    (a, log_a), (b, log_b) = end_of(left), end_of(right)
+    assert log_a == log_b
+    assert [entry["step"] for entry in log_a] == list(range(1, STEPS + 1))
+    flat_a, flat_b = torch.utils._pytree.tree_leaves(a), torch.utils._pytree.tree_leaves(b)
+    assert len(flat_a) == len(flat_b) > 100
+    assert all(
+        torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(flat_a, flat_b, strict=True)
+    )
+
+
+def left_alone(folder: Path, method: str, workers: int) -> None:
+    process = start(str(folder), method, workers)
+    process.join(120)
+    assert process.exitcode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("method", TEXT_METHODS)
+def test_killed_at_random_points(tmp_path, method, workers):
+    left_alone(tmp_path / "alone", method, workers)
+    folder, rng, kills = tmp_path / "killed", random.Random(f"{method} {workers}"), 0
+    while not (folder / "log.json").exists():
+        assert kills < 60, "no progress"
+        process = start(str(folder), method, workers, "", True)
+        process.join(rng.uniform(0.3, 1.5) if kills < 4 else 120)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            kills += 1
+    assert kills >= 2
+    print(f"{method}, {workers} workers: {kills} kills")
+    assert_same_end(tmp_path / "alone", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["after the model", "before the state", "within the state"])
+def test_killed_while_a_checkpoint_is_written(tmp_path, place, caplog):
+    left_alone(tmp_path / "alone", "logitmix", 0)
+    folder = tmp_path / "killed"
+    torn = start(str(folder), "logitmix", 0, place)
+    torn.join(120)
+    assert torn.exitcode == -signal.SIGKILL
+    assert why_torn(folder / "checkpoint-1")
+    assert last_complete_checkpoint(folder) is None
+    assert "checkpoint-1 was not written to its end" in caplog.text
+    left_alone(folder, "logitmix", 0)
+    assert_same_end(tmp_path / "alone", folder)
+
+
+def test_a_torn_checkpoint_is_skipped_or_refused_never_loaded(tmp_path):
+    """Stock Trainer takes the highest number; here the state of the newest checkpoint is cut off."""
+    args = arguments(tmp_path, save_strategy="steps", save_steps=1)
+    trainer = MixTrainer(model=tiny_bert(), args=args, method="vanilla", train_dataset=examples(24))
+    trainer.train()
+    state = tmp_path / "checkpoint-3" / "trainer_state.json"
+    state.write_text(state.read_text()[:100])
+    with pytest.raises(json.JSONDecodeError):
+        Trainer(model=tiny_bert(), args=args, train_dataset=examples(24)).train(resume_from_checkpoint=True)
+    again = MixTrainer(model=tiny_bert(), args=args, method="vanilla", train_dataset=examples(24))
+    with pytest.raises(ValueError, match="not written to its end"):
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    again.train(resume_from_checkpoint=True)
+    assert why_torn(tmp_path / "checkpoint-3") is None  # step 3 was made anew
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        (checkpoint / "trainer_state.json").unlink()
+    with pytest.raises(ValueError, match="no complete checkpoint"):
+        again.train(resume_from_checkpoint=True)
