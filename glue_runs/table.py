@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from glue_runs.tasks import TASKS
+from hf_logitmix import METHODS
 
 # BERT-base on the GLUE dev sets, from the LogitMix poster (Bang, Baek et al., IJCAI 2022): each task's main metric, for
 # MNLI on the mismatched set.
@@ -46,9 +47,9 @@ def read_runs(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table with a row for each task and method, in the order in which they first come."""
+    """A Markdown table with a row for each task and method, in the order of the tables of tasks and methods."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for run in sorted(runs, key=lambda run: (list(TASKS).index(run["task"]), run["seed"])):
+    for run in sorted(runs, key=lambda run: (list(TASKS).index(run["task"]), _place(run["method_name"]), run["seed"])):
         groups[tuple(str(run.get(key)) for key in _SAME)].append(run)
     header = [
         "task",
@@ -75,6 +76,10 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _place(method: str) -> int:
+    return list(METHODS).index(method) if method in METHODS else len(METHODS)
 
 
 def spread(runs: Sequence[dict[str, Any]], key: str, digits: int = 3) -> str:

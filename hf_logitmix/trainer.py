@@ -146,6 +146,8 @@ class MixTrainerMixin(_Base):
             means = torch.stack([total / count for total, count in self._terms.values()]).reshape(1, -1)
             logs |= dict(zip(self._terms, self.accelerator.gather(means).mean(0).tolist(), strict=True))
             self._terms.clear()
+        if self.args.torch_compile:
+            torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one
         super().log(logs, *args, **kwargs)
 
     # ---- resume ------------------------------------------------------------------------------------------------
@@ -176,6 +178,8 @@ class MixTrainerMixin(_Base):
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._resolve_method()
         self._terms.clear()
+        if self.args.torch_compile:
+            torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one
         with self.method.mixing.attached(self.model):  # before the model is compiled; gone when this ends or raises
             return super()._inner_training_loop(*args, **kwargs)
 

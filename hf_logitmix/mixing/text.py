@@ -199,7 +199,9 @@ class Mixer:
         if not forward.fired:
             raise RuntimeError(
                 f"no hook at level {forward.level!r} fired, so nothing was mixed: this model's forward never calls the "
-                "modules that get_input_embeddings() and its layers name. Pass another level or model."
+                "modules that get_input_embeddings() and its layers name (pass another level or model), or it was "
+                "compiled before they had hooks (compile inside `hf_logitmix.mixing.text.attached`, after "
+                "`torch.compiler.reset()`)."
             )
 
     def _before_embedding(self, word: bool, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -1,0 +1,224 @@
+"""Half precision, compilation, checkpointing and the rest of what a Trainer may do around a forward."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from conftest import batch_of, examples, tiny_bert
+from test_trainer import InOrder, arguments, collate_pairs, data_without_types, weights
+from transformers import TrainerCallback, pipeline
+
+from glue_runs.demo import train_tokenizer
+from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
+from hf_logitmix.losses import logitmix_loss
+from hf_logitmix.objectives.logitmix import SIMILARITIES
+
+METHODS = ["vanilla", "mixup", "manifold_mixup", "logitmix"]
+
+
+def logged(trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def train(folder, method="logitmix", model=None, **options):
+    """Three steps on rows in order, with a plan that the batch brings."""
+    trainer = InOrder(
+        model=tiny_bert() if model is None else model,
+        args=arguments(folder, **options),
+        method=method,
+        train_dataset=data_without_types(24),
+        data_collator=collate_pairs,
+    )
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bf16_autocast_is_near_float32(tmp_path, method):
+    exact, rounded = train(tmp_path, method), train(tmp_path, method, bf16=True)
+    assert logged(rounded) == pytest.approx(logged(exact), rel=0.1)
+    assert all(parameter.dtype == torch.float32 for parameter in rounded.model.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pure_bf16_gives_float32_losses(tmp_path, method):
+    model = tiny_bert().to(torch.bfloat16)
+    seen = []
+
+    class Watching(InOrder):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            seen.append(loss)
+            return loss
+
+    trainer = Watching(
+        model=model,
+        args=arguments(tmp_path, learning_rate=1e-3),
+        method=method,
+        train_dataset=data_without_types(24),
+        data_collator=collate_pairs,
+    )
+    trainer.train()
+    assert {loss.dtype for loss in seen} == {torch.float32}
+    assert all(torch.isfinite(loss) for loss in seen)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_extreme_and_identical_logits_give_finite_losses_and_gradients(dtype, similarity):
+    plan = MixPlan(torch.tensor([1, 0]), torch.tensor([0.5, 0.5]))
+    for scale in (0.0, 1e4):
+        logits = (scale * torch.tensor([[1.0, -1.0, 0.0], [1.0, -1.0, 0.0]])).to(dtype).requires_grad_()
+        mixed = logits.detach().clone().requires_grad_()
+        loss = logitmix_loss(logits, mixed, torch.tensor([1, 2]), plan, similarity=similarity)
+        assert all(torch.isfinite(term) for term in loss)
+        assert loss.sim == 0
+        loss.total.backward()
+        assert torch.isfinite(logits.grad).all()
+        assert torch.isfinite(mixed.grad).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_compiled_model_is_mixed_as_an_eager_one(tmp_path, method):
+    """One backend that compiles nothing but traces everything; a hook that the trace missed would change the loss."""
+    eager = train(tmp_path, method)
+    compiled = train(tmp_path, method, torch_compile=True, torch_compile_backend="eager")
+    assert logged(compiled) == pytest.approx(logged(eager), abs=1e-4)
+    torch.testing.assert_close(weights(compiled.model), weights(eager.model), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("method", ["mixup", "logitmix"])
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing")
+def test_checkpointed_activations_change_nothing(tmp_path, method, reentrant):
+    options = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": reentrant}}
+    plain, saved = train(tmp_path, method), train(tmp_path, method, **options)
+    torch.testing.assert_close(weights(saved.model), weights(plain.model), atol=1e-5, rtol=1e-4)
+
+
+def test_clipping_bounds_the_step_as_in_trainer(tmp_path):
+    """With SGD the weights move by at most learning rate x max_grad_norm in each step, and reach that bound."""
+    model = tiny_bert()
+    before = weights(model).clone()
+    trainer = train(tmp_path, model=model, max_grad_norm=0.01, max_steps=1)
+    assert trainer.state.log_history[0]["grad_norm"] > 0.01
+    assert (weights(model) - before).norm().item() == pytest.approx(0.05 * 0.01, rel=1e-3)
+
+
+def test_neftune_still_adds_its_noise(tmp_path):
+    """Noise on the embeddings changes the loss of training, and is gone from evaluation."""
+    quiet, noisy = (
+        train(tmp_path, max_steps=1),
+        train(tmp_path, max_steps=1, neftune_noise_alpha=20.0, learning_rate=0.0),
+    )
+    assert abs(logged(noisy)[0] - logged(quiet)[0]) > 1e-3
+    batch = batch_of(data_without_types(4))
+    with torch.no_grad():
+        torch.testing.assert_close(noisy.model.eval()(**batch).logits, tiny_bert().eval()(**batch).logits)
+
+
+@pytest.mark.parametrize("rows", ["both", "mixed"])
+def test_lora_is_mixed_at_its_embedding(rows):
+    """An adapter that is not trained yet changes nothing: its mixed logits are the base model's."""
+    peft = pytest.importorskip("peft")
+    batch, plan = batch_of(examples(4)), MixPlan(torch.tensor([1, 0, 3, 2]), torch.tensor([0.2, 0.7, 0.4, 0.9]))
+    with torch.no_grad():
+        expected = mixed_forward(tiny_bert().eval(), batch, plan).mixed_logits
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "word_embeddings"])
+    model = peft.get_peft_model(tiny_bert(), config).eval()
+    torch.testing.assert_close(
+        mixed_forward(model, batch, plan, rows=rows).mixed_logits, expected, atol=1e-5, rtol=1e-4
+    )
+
+
+class Snapshot(TrainerCallback):
+    """Copies and pickles the model in the middle of training, as trackers do."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.copy = copy.deepcopy(model)
+        pickle.dumps(model)
+
+
+def test_nothing_is_left_after_training_or_a_failure(tmp_path):
+    model, snapshot = tiny_bert(), Snapshot()
+    trainer = InOrder(
+        model=model,
+        args=arguments(tmp_path, max_steps=1),
+        method="logitmix",
+        train_dataset=data_without_types(8),
+        data_collator=collate_pairs,
+        callbacks=[snapshot],
+    )
+    trainer.train()
+    batch = batch_of(data_without_types(4))
+    with torch.no_grad():
+        torch.testing.assert_close(snapshot.copy.eval()(**batch).logits, model.eval()(**batch).logits)
+    model.bert.encoder.layer[2].forward = None
+    with pytest.raises(TypeError):
+        trainer.train()
+    del model.bert.encoder.layer[2].forward
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    torch.save(model, tmp_path / "model.pt")
+
+
+def test_two_trainers_on_one_model_do_not_mix_twice(tmp_path):
+    model = tiny_bert()
+    one = [train(tmp_path, model=tiny_bert(), max_steps=1, learning_rate=0.0)]
+    two = [train(tmp_path, model=model, max_steps=1, learning_rate=0.0) for _ in range(2)]
+    assert logged(two[0]) == logged(two[1]) == logged(one[0])
+
+
+def test_a_search_over_method_alpha_and_weights_trains_what_each_trial_says(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seen = []
+
+    class Watching(MixTrainer):
+        def _inner_training_loop(self, *args, **kwargs):
+            result = super()._inner_training_loop(*args, **kwargs)
+            seen.append((self.method, self.args.method, self.args.alpha))
+            return result
+
+    def space(trial):
+        return {
+            "method": trial.suggest_categorical("method", ["mixup", "logitmix"]),
+            "alpha": trial.suggest_float("alpha", 0.5, 3.0),
+        }
+
+    trainer = Watching(
+        model=None,
+        model_init=lambda trial: tiny_bert(),
+        args=arguments(tmp_path, MixTrainingArguments, max_steps=1),
+        train_dataset=examples(8),
+        eval_dataset=examples(8),
+    )
+    best = trainer.hyperparameter_search(space, n_trials=4, backend="optuna", direction="minimize")
+    assert len(seen) == 4
+    assert len({alpha for _, _, alpha in seen}) == 4
+    for method, name, alpha in seen:
+        assert method == get_method(name, alpha=alpha)
+    assert set(best.hyperparameters) == {"method", "alpha"}
+
+
+def test_a_trained_model_runs_in_a_pipeline(tmp_path):
+    tokenizer = train_tokenizer(["the soup is good", "the plot was not bad", "this phone seems slow"])
+    data = [{**tokenizer("the soup is good"), "labels": 0}, {**tokenizer("this phone seems slow"), "labels": 1}]
+    model = tiny_bert(2, id2label={0: "praise", 1: "complaint"}, label2id={"praise": 0, "complaint": 1})
+    model.resize_token_embeddings(len(tokenizer))
+    args = arguments(tmp_path, learning_rate=0.2, max_steps=20, per_device_train_batch_size=2)
+    trainer = MixTrainer(model=model, args=args, method="logitmix", train_dataset=data, processing_class=tokenizer)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "final"))
+    classify = pipeline("text-classification", model=str(tmp_path / "final"), device="cpu")
+    text = "the soup is good"
+    with torch.no_grad():
+        inputs = tokenizer(text, return_tensors="pt")
+        probability = model.eval()(**inputs).logits.softmax(-1)[0].max().item()
+    (answer,) = classify(text)
+    assert answer["score"] == pytest.approx(probability, abs=1e-5)
+    assert answer["label"] in ("praise", "complaint")
