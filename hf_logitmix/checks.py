@@ -78,7 +78,7 @@ def check_datasets(train: Any, evaluation: Any, model: nn.Module) -> bool:
     Raises:
         ValueError: for an empty dataset and for labels that the model cannot have.
     """
-    train_labels = _label_column(train)
+    train_labels = label_column(train)
     if train_labels is not None:
         note_multi_label(model, train_labels)
     num_labels, problem_type = head_of(model)
@@ -87,7 +87,7 @@ def check_datasets(train: Any, evaluation: Any, model: nn.Module) -> bool:
     for name, data in datasets.items():
         if isinstance(data, Sized) and len(data) == 0:
             raise ValueError(f"{name} is empty: pass at least one example.")
-        labels = _label_column(data)
+        labels = label_column(data)
         if labels is not None:
             check_labels(labels, num_labels, problem_type, name)
     return train_labels is not None
@@ -110,7 +110,7 @@ def check_labels(labels: np.ndarray, num_labels: int, problem_type: str, name: s
         )
 
 
-def _label_column(data: Any) -> np.ndarray | None:
+def label_column(data: Any) -> np.ndarray | None:
     """The labels of a `datasets.Dataset`, or of a list of dicts; None for anything that would have to be computed."""
     for name in ("labels", "label"):
         if isinstance(data, datasets.Dataset) and name in data.column_names:

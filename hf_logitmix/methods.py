@@ -13,7 +13,7 @@ from torch import nn
 from hf_logitmix.mixing import CutMix, Linear, Mixing, NoMixing
 from hf_logitmix.moment import Moment
 from hf_logitmix.objectives import CrossEntropy, LogitMix, MixedCrossEntropy, Objective
-from hf_logitmix.targets import LabelSmoothing, OneHot, Targets, as_targets
+from hf_logitmix.targets import Infogain, LabelSmoothing, OneHot, Targets, TrainingSet, as_targets
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ class Method:
         """The method that applies at this step of training, with everything drawn that belongs to a step."""
         return dataclasses.replace(self, mixing=self.mixing.at(moment), objective=self.objective.at(moment))
 
+    def prepare(self, training_set: TrainingSet) -> Method:
+        """The method to train with, with everything found that depends on the training set."""
+        return dataclasses.replace(self, targets=self.targets.prepare(training_set))
+
     def check(self, model: nn.Module, num_labels: int, problem_type: str) -> None:
         """Fail early where this method cannot train this model.
 
@@ -84,11 +88,7 @@ class Method:
             )
         self.mixing.check(model, self.objective.rows)
         self.objective.check(num_labels, problem_type)
-        if self.targets != OneHot() and problem_type != "single_label_classification":
-            raise ValueError(
-                f"targets={self.targets} are rows for classes and this is {problem_type}: pass targets=OneHot()."
-            )
-        self.targets.matrix(num_labels)
+        self.targets.check(num_labels, problem_type)
 
 
 _MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
@@ -102,6 +102,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "label_smoothing": Method(
             targets=LabelSmoothing(eps=0.1),
             source="Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016",
+        ),
+        "infogain": Method(
+            targets=Infogain(), source="Jia et al., Caffe, 2014: InfogainLoss, with the weights of Negi et al."
         ),
         "mixup": Method(Linear(alpha=0.4), MixedCrossEntropy(), source=_MIXUP),
         "manifold_mixup": Method(

@@ -15,7 +15,7 @@ from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method, get_method
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
-from hf_logitmix.targets import LabelSmoothing, OneHot
+from hf_logitmix.targets import LabelSmoothing, OneHot, TrainingSet
 
 if TYPE_CHECKING:
 
@@ -77,8 +77,6 @@ class MixTrainerMixin(_Base):
         self.method = method
         num_labels, problem_type = checks.head_of(self.model)
         method.check(self.model, num_labels, problem_type)
-        rows = method.targets.matrix(num_labels)
-        self._targets = None if rows is None else rows.to(self.args.device)
 
     # ---- training ----------------------------------------------------------------------------------------------
 
@@ -98,7 +96,7 @@ class MixTrainerMixin(_Base):
         method = self.method.at(moment)
         plan = method.mixing.plan(len(labels), device=labels.device) if plan is None else plan
         output = mixed_forward(model, inputs, plan, mixing=method.mixing, rows=method.objective.rows)
-        loss, terms = method.objective(output, labels, self._targets)
+        loss, terms = method.objective(output, labels, method.targets.matrix(checks.head_of(self.model)[0]))
         share = self._share_of_step(len(labels))
         self._remember({**terms, **({"lam_mean": output.plan.lam.mean()} if terms else {})}, share)
         outputs = {"logits": output.mixed_logits if output.logits is None else output.logits}
@@ -177,6 +175,8 @@ class MixTrainerMixin(_Base):
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._resolve_method()
+        num_labels, _ = checks.head_of(self.model)
+        self.method = self.method.prepare(TrainingSet(self.train_dataset, self.model, num_labels))
         self._terms.clear()
         if self.args.torch_compile:
             torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one

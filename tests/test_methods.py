@@ -20,6 +20,7 @@ from hf_logitmix.targets import LabelSmoothing, OneHot
 PUBLISHED = {
     "vanilla": (NoMixing, None, None, CrossEntropy, None, None),
     "label_smoothing": (NoMixing, None, None, CrossEntropy, None, 0.1),
+    "infogain": (NoMixing, None, None, CrossEntropy, None, None),
     "mixup": (Linear, 0.4, "embedding", MixedCrossEntropy, None, None),
     "manifold_mixup": (Linear, 2.0, "manifold", MixedCrossEntropy, None, None),
     "cutmix": (CutMix, 1.0, None, MixedCrossEntropy, None, None),

@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from datasets import Dataset
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
 from hf_logitmix import MixPlan, get_method
 from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
-from hf_logitmix.targets import Fixed, LabelSmoothing, OneHot, label_smoothing
+from hf_logitmix.objectives.cross_entropy import cross_entropy
+from hf_logitmix.targets import Fixed, Infogain, LabelSmoothing, OneHot, TrainingSet, infogain, label_smoothing
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS, MIXED = torch.randn(2, 9, 5, generator=GENERATOR) * 3
@@ -123,3 +125,36 @@ def test_targets_are_undefined_without_class_ids():
         mixed_cross_entropy(torch.zeros(2, 1), torch.tensor([0.1, 0.2]), plan, targets=torch.eye(2))
     with pytest.raises(ValueError, match="targets"):
         mixed_cross_entropy(torch.zeros(2, 3), torch.ones(2, 3), plan, targets=torch.eye(3))
+
+
+def test_infogain_weighs_classes_by_the_rarest():
+    """Counts 10, 40, 20: weights 1, 1/4, 1/2 on the diagonal."""
+    rows = infogain(torch.tensor([10, 40, 20]))
+    assert rows.tolist() == [[1.0, 0.0, 0.0], [0.0, 0.25, 0.0], [0.0, 0.0, 0.5]]
+
+
+def test_infogain_loss_equals_weighted_terms_of_cross_entropy():
+    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1, 1, 0])
+    weight = {0: 1.0, 1: 0.25, 2: 0.5}
+    pairs = zip(logits.tolist(), labels.tolist(), strict=True)
+    expected = [-weight[y] * math.log(math.exp(z[y]) / sum(map(math.exp, z))) for z, y in pairs]
+    losses = cross_entropy(logits, labels, infogain(torch.tensor([10, 40, 20])))
+    assert losses.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("counts", [[3, 0, 2], [-1, 2], [[1, 2]]])
+def test_infogain_needs_an_example_of_every_class(counts):
+    with pytest.raises(ValueError, match="class_counts"):
+        infogain(torch.tensor(counts))
+
+
+def test_infogain_counts_the_training_set_however_it_comes():
+    rows = [{"input_ids": [5], "labels": label} for label in (0, 2, 1, 1, 2, 2)]
+    lazy = type("Lazy", (), {"__len__": lambda self: len(rows), "__getitem__": lambda self, i: rows[i]})()
+    for data in (rows, Dataset.from_list(rows), lazy):
+        prepared = Infogain().prepare(TrainingSet(data, torch.nn.Identity(), 3))
+        assert prepared.class_counts == [1, 2, 3]
+    with pytest.raises(ValueError, match="class_counts"):
+        Infogain().prepare(TrainingSet(rows[:1], torch.nn.Identity(), 3)).matrix(3)
+    with pytest.raises(ValueError, match="no length"):
+        Infogain().prepare(TrainingSet(iter(rows), torch.nn.Identity(), 3))
