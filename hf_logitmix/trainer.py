@@ -144,8 +144,6 @@ class MixTrainerMixin(_Base):
             means = torch.stack([total / count for total, count in self._terms.values()]).reshape(1, -1)
             logs |= dict(zip(self._terms, self.accelerator.gather(means).mean(0).tolist(), strict=True))
             self._terms.clear()
-        if self.args.torch_compile:
-            torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one
         super().log(logs, *args, **kwargs)
 
     # ---- resume ------------------------------------------------------------------------------------------------
