@@ -20,7 +20,7 @@ from hf_logitmix import METHODS, MixTrainer
 from hf_logitmix.checkpoints import last_complete_checkpoint, why_torn
 from hf_logitmix.mixing import CutMix
 
-STEPS = 12
+STEPS, KILLS = 12, 3
 LOGGED = ("loss", "mix", "cls", "sim", "lam_mean", "learning_rate", "step")
 TEXT_METHODS = [
     name for name, method in METHODS.items() if not isinstance(method.mixing, CutMix) and name != "logitmix_m"
@@ -64,7 +64,7 @@ class Pause(TrainerCallback):
     """Makes steps long enough to be hit."""
 
     def on_step_end(self, args, state, control, **kwargs):
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def train(folder: str, method: str, workers: int, place: str = "", slow: bool = False) -> None:
@@ -114,6 +114,11 @@ def assert_same_end(left: Path, right: Path) -> None:
     )
 
 
+def newest(folder: Path) -> int:
+    """The highest step of a checkpoint that is there, complete or not."""
+    return max((int(path.name.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*")), default=0)
+
+
 def left_alone(folder: Path, method: str, workers: int) -> None:
     process = start(str(folder), method, workers)
     process.join(120)
@@ -125,17 +130,16 @@ def left_alone(folder: Path, method: str, workers: int) -> None:
 @pytest.mark.parametrize("method", TEXT_METHODS)
 def test_killed_at_random_points(tmp_path, method, workers):
     left_alone(tmp_path / "alone", method, workers)
-    folder, rng, kills = tmp_path / "killed", random.Random(f"{method} {workers}"), 0
-    while not (folder / "log.json").exists():
-        assert kills < 60, "no progress"
+    folder, rng = tmp_path / "killed", random.Random(f"{method} {workers}")
+    for target in sorted(rng.sample(range(1, STEPS - 2), KILLS)):
         process = start(str(folder), method, workers, "", True)
-        process.join(rng.uniform(0.3, 1.5) if kills < 4 else 120)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            kills += 1
-    assert kills >= 2
-    print(f"{method}, {workers} workers: {kills} kills")
+        while process.is_alive() and newest(folder) < target:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.1))  # a checkpoint is written, or the next step is under way
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    left_alone(folder, method, workers)
     assert_same_end(tmp_path / "alone", folder)
 
 
