@@ -132,8 +132,8 @@ def test_killed_at_random_points(tmp_path, method, workers):
     left_alone(tmp_path / "alone", method, workers)
     folder, rng = tmp_path / "killed", random.Random(f"{method} {workers}")
     for target in sorted(rng.sample(range(1, STEPS - 2), KILLS)):
-        process = start(str(folder), method, workers, "", True)
-        while process.is_alive() and newest(folder) < target:
+        process, deadline = start(str(folder), method, workers, "", True), time.monotonic() + 120
+        while process.is_alive() and newest(folder) < target and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.1))  # a checkpoint is written, or the next step is under way
         process.kill()
