@@ -23,7 +23,8 @@ from glue_runs.tasks import Split, Task, task_metrics
 from hf_logitmix import MixTrainer, MixTrainingArguments, __version__
 from hf_logitmix.hub import model_card, public_name
 from hf_logitmix.metrics import calibration_metrics
-from hf_logitmix.plots import reliability_diagram
+from hf_logitmix.plots import class_matrix, reliability_diagram
+from hf_logitmix.targets import MCEL
 from hf_logitmix.temperature import cross_fit, fit_temperature
 
 N_BINS = 10
@@ -43,6 +44,7 @@ class Experiment:
         base_model: name of the model for records, of a local path only its last part; None for one made from scratch.
         max_seq_length: longer inputs are cut.
         data_name: what the data is called in records.
+        label_noise: what was done to the training labels, for records; None for nothing.
     """
 
     task: Task
@@ -52,6 +54,7 @@ class Experiment:
     base_model: str | None
     max_seq_length: int = 128
     data_name: str = "nyu-mll/glue"
+    label_noise: str | None = None
 
     def run(self, args: MixTrainingArguments) -> dict[str, Any] | None:
         """Train, evaluate and predict as ``args`` says; write the output folder.
@@ -84,6 +87,7 @@ class Experiment:
             results["resumed_from_step"] = interrupt.first_step
             results["train_steps_per_second"] = (outcome.global_step - interrupt.first_step) / seconds
             results["train_loss"] = outcome.training_loss
+            results |= self._learned_targets(trainer, output)
             trainer.save_model(_internal_call=True)  # which does not push; that comes last, with the card
         for number, (split, part) in enumerate(dev):
             prediction = trainer.predict(part, metric_key_prefix="eval")
@@ -103,6 +107,19 @@ class Experiment:
         if args.push_to_hub and train:
             trainer.push_to_hub()
         return results
+
+    def _learned_targets(self, trainer: MixTrainer, output: Path) -> dict[str, Any]:
+        """The rows that stood for the labels at the end of training; for the MCEL family a picture of them too."""
+        targets = trainer.method.targets
+        if not isinstance(targets, MCEL) or not trainer.is_world_process_zero():
+            return {}
+        rows = targets.matrix(self.task.num_labels).detach().cpu()
+        names = list(self.task.label_names)
+        class_matrix(targets.class_similarity, names, f"{self.task.name}, class similarity").savefig(
+            output / "class_similarity.png", dpi=150
+        )
+        class_matrix(rows, names, f"{self.task.name}, targets").savefig(output / "targets.png", dpi=150)
+        return {"class_similarity": targets.class_similarity.tolist(), "targets": rows.tolist()}
 
     def scores(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """The task's metrics; for classes calibration too, before and after cross-fitted temperature scaling."""
@@ -161,7 +178,11 @@ class Experiment:
             "n_train": len(train[0][1]) if train else 0,
             "n_eval": len(dev[0][1]) if dev else 0,
             "n_bins": N_BINS,
-            "settings": {"max_seq_length": self.max_seq_length, **(_training_settings(args) if train else {})},
+            "settings": {
+                "max_seq_length": self.max_seq_length,
+                **({"label_noise": self.label_noise} if self.label_noise else {}),
+                **(_training_settings(args) if train else {}),
+            },
             "versions": {
                 "hf_logitmix": __version__,
                 "transformers": transformers.__version__,

@@ -20,6 +20,7 @@ from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
 from hf_logitmix import METHODS, MixTrainingArguments
 from hf_logitmix.checkpoints import last_complete_checkpoint
+from hf_logitmix.noise import add_label_noise
 
 
 @dataclass
@@ -54,6 +55,12 @@ class GlueArguments:
     max_seq_length: int = field(default=128, metadata={"help": "Longer inputs are cut to this many tokens."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N examples only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first N examples only."})
+    label_noise: float = field(
+        default=0.0, metadata={"help": "Change the labels of this share of the training examples; dev stays clean."}
+    )
+    label_noise_kind: str = field(
+        default="uniform", metadata={"help": "uniform (any other class) or pairwise (swap inside pairs of classes)."}
+    )
     ignore_mismatched_sizes: bool = field(
         default=False, metadata={"help": "Start from a model that was fine-tuned with another number of classes."}
     )
@@ -88,10 +95,16 @@ def main(argv: list[str] | None = None) -> int:
         name: [(split, _first(part, limits.get(name), name)) for split, part in parts] for name, parts in splits.items()
     }
 
+    if glue.label_noise:
+        splits = with_label_noise(task, splits, glue.label_noise, glue.label_noise_kind, args.seed)
+
     set_seed(args.seed)
     model, tokenizer = load_model(task, glue, new_head=args.do_train)
     source = HUB_NAME if glue.glue_dir is None else "GLUE, local files"
-    experiment = Experiment(task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source)
+    noise = f"{glue.label_noise:g} {glue.label_noise_kind}" if glue.label_noise else None
+    experiment = Experiment(
+        task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, label_noise=noise
+    )
     results = experiment.run(args)
     if not args.should_save:
         return 0 if results is not None else 130
@@ -101,6 +114,21 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(summary(results, args.output_dir))
     return 0
+
+
+def with_label_noise(task: Task, splits: Any, rate: float, kind: str, seed: int) -> Any:
+    """The same splits with noise in the labels of the training set.
+
+    Raises:
+        ValueError: for regression, and as `hf_logitmix.noise.noisy_labels`.
+    """
+    if task.is_regression:
+        raise ValueError(f"label_noise={rate}: {task.name} is a regression task and label noise is for classes.")
+    train = [
+        (split, add_label_noise(part, rate, kind=kind, seed=seed, num_labels=task.num_labels))
+        for split, part in splits.get("train", [])
+    ]
+    return {**splits, "train": train} if train else splits
 
 
 def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[Any, Any]:

@@ -29,6 +29,7 @@ PUBLISHED = {
 }
 # Runs are seeds of one experiment if all of this is the same.
 _SAME = ("task", "method_name", "method", "model", "data", "n_train", "n_eval", "settings")
+# Columns after the main metric.
 CALIBRATION = {"ECE": "ece", "OE": "oe", "NLL": "nll", "ECE scaled": "ece_scaled", "NLL scaled": "nll_scaled"}
 
 
@@ -57,25 +58,37 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
         "metric",
         "value",
         *CALIBRATION,
-        "seconds",
+        "time / vanilla",
         "train / dev",
         "seeds",
         "published, BERT-base",
     ]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
     for (task, method, *_), members in groups.items():
+        noise = members[0].get("settings", {}).get("label_noise")
         metric = "accuracy_mm" if "eval_accuracy_mm" in members[0] else TASKS[task].metrics[0]
         published = PUBLISHED.get(method, {}).get(task)
         cells = [
-            *(task, method, metric.replace("_", " "), spread(members, f"eval_{metric}")),
+            f"{task}, {noise} label noise" if noise else task,
+            *(method, metric.replace("_", " "), spread(members, f"eval_{metric}")),
             *(spread(members, f"eval_{key}") for key in CALIBRATION.values()),
-            spread(members, "train_seconds", digits=0),
+            spread(cost_of(members, runs), "cost", digits=2),
             f"{members[0]['n_train']} / {members[0]['n_eval']}",
             str(len({run["seed"] for run in members})),
             "" if published is None or (metric == "accuracy" and task == "mnli") else f"{published / 100:.4f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def cost_of(members: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """Training time of each run over that of the vanilla run with the same seed, where there is one."""
+    same = [key for key in _SAME if key not in ("method_name", "method")] + ["seed"]
+    vanilla = {
+        str([run.get(key) for key in same]): run["train_seconds"] for run in runs if run["method_name"] == "vanilla"
+    }
+    found = [(run["train_seconds"], vanilla.get(str([run.get(key) for key in same]))) for run in members]
+    return [{"cost": own / other} if other else {} for own, other in found]
 
 
 def _place(method: str) -> int:

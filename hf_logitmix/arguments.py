@@ -32,7 +32,32 @@ class MixTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "LogitMix's similarity: mse, l2, mse_logsoftmax or mse_softmax."}
     )
     warmup: str | None = field(default=None, metadata={"help": "LogitMix's warm-up: none, step or ramp."})
-    eps: float | None = field(default=None, metadata={"help": "Mass that label smoothing moves off the label."})
+    eps: float | None = field(
+        default=None, metadata={"help": "Mass that label smoothing or the MCEL family moves off the label."}
+    )
+    symmetric: bool | None = field(default=None, metadata={"help": "Make MCEL's class similarity doubly stochastic."})
+    parametrization: str | None = field(
+        default=None, metadata={"help": "Of what SG-MCEL and GMCEL learn: simplex or soft (the paper's)."}
+    )
+    penalties: list[float] | None = field(
+        default=None, metadata={"help": "Weights of the penalties: a b g for SG-MCEL, a b g h for GMCEL."}
+    )
+    targets_lr: float | None = field(
+        default=None, metadata={"help": "Learning rate of what SG-MCEL and GMCEL learn (0.01)."}
+    )
+    beta: float | None = field(default=None, metadata={"help": "LaMix: share of the given labels in the target."})
+    detach_target: bool | None = field(default=None, metadata={"help": "LaMix: stop the gradient through the target."})
+    label_lam: str | None = field(default=None, metadata={"help": "LaMix: lam of the labels, uniform or half."})
+    clean_batches: bool | None = field(
+        default=None, metadata={"help": "LaMix: alternate with batches of originals (the paper's setting)."}
+    )
+    teacher: str | None = field(
+        default=None, metadata={"help": "Distillation: local folder or Hub name of the teacher."}
+    )
+    temperature: float | None = field(default=None, metadata={"help": "Distillation: temperature of both softmaxes."})
+    distill_weight: float | None = field(
+        default=None, metadata={"help": "Distillation: weight of the teacher's term, the labels get the rest."}
+    )
 
     def method_options(self) -> dict[str, Any]:
         """The options that are set."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from hf_logitmix.mixing.base import unwrap
+from hf_logitmix.models import unwrap
 
 
 def head_of(model: nn.Module) -> tuple[int, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hf_logitmix.digest import digest
 from hf_logitmix.methods import Method, get_method
 
 
@@ -48,10 +48,6 @@ class MixCollator:
             raise ValueError(
                 "the wrapped collator gave no tensors: pass one that returns them, such as default_data_collator."
             )
-        digest = hashlib.blake2b(str(self.seed).encode(), digest_size=7)
-        for name in sorted(tensors):
-            digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-            digest.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
-        generator = torch.Generator().manual_seed(int.from_bytes(digest.digest(), "big"))
+        generator = torch.Generator().manual_seed(int.from_bytes(digest(str(self.seed), [tensors]), "big"))
         plan = self.method.mixing.plan(len(next(iter(tensors.values()))), generator=generator)
         return {**batch, "partner": plan.partner, "lam": plan.lam}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hf_logitmix.mixing import Linear, Mixing
 from hf_logitmix.mixing.base import call
-from hf_logitmix.objectives.base import MixedOutput, Rows
+from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan
 
 

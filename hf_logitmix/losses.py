@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from hf_logitmix.objectives import LogitMix, MixedCrossEntropy, MixedOutput
+from hf_logitmix.objectives.lamix import lamix
 from hf_logitmix.plan import MixPlan
 
 
@@ -69,3 +70,37 @@ def mixed_cross_entropy(
         a scalar.
     """
     return MixedCrossEntropy()(MixedOutput(None, mixed_logits, plan), labels, targets).total
+
+
+def lamix_loss(
+    logits: Tensor,
+    soft_label_logits: Tensor | None,
+    labels: Tensor,
+    plan: MixPlan,
+    *,
+    beta: float = 0.5,
+    targets: Tensor | None = None,
+) -> Tensor:
+    r"""LaMix's loss (Bypassing the Random Input Mixing in Mixup, 2021, equations 7 to 11), the mean over the batch of
+
+    .. math:: H(z,\; \beta (\lambda T_y + (1-\lambda) T_{y_\pi}) + (1-\beta)\, \mathrm{softmax}(\sigma(t)))
+
+    Gradients flow through t on both sides: detach it to stop that.
+
+    Args:
+        logits: z, FloatTensor[M, K], of the mean of two inputs; of the originals with a plan of themselves.
+        soft_label_logits: t, FloatTensor[M, K], the second head's outputs; None where beta is 1.
+        labels: LongTensor[B] class ids.
+        plan: partner LongTensor[M] and lam FloatTensor[M], here the weight of the own label.
+        beta: share of the given labels in the target.
+        targets: FloatTensor[K, K] or None.
+
+    Returns:
+        a scalar.
+
+    Raises:
+        ValueError: for beta outside [0, 1], and without soft_label_logits unless beta is 1.
+    """
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta={beta} is outside [0, 1]: it is the share of the given labels in the target.")
+    return lamix(logits, soft_label_logits, labels, plan, beta=beta, targets=targets).mean()

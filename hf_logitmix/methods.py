@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -12,8 +13,9 @@ from torch import nn
 
 from hf_logitmix.mixing import CutMix, Linear, Mixing, NoMixing
 from hf_logitmix.moment import Moment
-from hf_logitmix.objectives import CrossEntropy, LogitMix, MixedCrossEntropy, Objective
-from hf_logitmix.targets import Infogain, LabelSmoothing, OneHot, Targets, TrainingSet, as_targets
+from hf_logitmix.objectives import CrossEntropy, Distillation, LaMix, LogitMix, MixedCrossEntropy, Objective
+from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing, OneHot, Targets, as_targets
+from hf_logitmix.training_set import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Method:
                 f"mix_fraction={self.mixing.mix_fraction} would drop the rest of the batch in steps where "
                 f"{self.objective} trains on mixed rows alone: pass mix_fraction=1.0, or LogitMix without a ramp."
             )
+        if self.objective.needs_distributions and not self.targets.are_distributions:
+            raise ValueError(
+                f"targets={self.targets} have rows that need not sum to 1, and {self.objective} mixes them with "
+                "probabilities: pass other targets."
+            )
 
     def with_options(self, **options: Any) -> Method:
         """The same method with some fields of its parts changed, and ``targets`` replaced.
@@ -57,7 +64,7 @@ class Method:
         parts: dict[str, Any] = {"mixing": self.mixing, "objective": self.objective, "targets": self.targets}
         if "targets" in options:
             parts["targets"] = as_targets(options.pop("targets"))
-        known = {f.name: name for name, part in parts.items() for f in dataclasses.fields(part) if f.repr}
+        known = {field: name for name, part in parts.items() for field in _options_of(part)}
         for option in options:
             if option not in known:
                 accepted = ", ".join([*known, "targets"])
@@ -72,8 +79,22 @@ class Method:
         return dataclasses.replace(self, mixing=self.mixing.at(moment), objective=self.objective.at(moment))
 
     def prepare(self, training_set: TrainingSet) -> Method:
-        """The method to train with, with everything found that depends on the training set."""
-        return dataclasses.replace(self, targets=self.targets.prepare(training_set))
+        """The method to train with, with everything found or made that depends on the training set and the model."""
+        return dataclasses.replace(
+            self, targets=self.targets.prepare(training_set), objective=self.objective.prepare(training_set)
+        )
+
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        """Put on the model what the parts need there, for the length of a block: all of a training run."""
+        with self.mixing.attached(model), self.objective.attached(model):
+            yield
+
+    @property
+    def learned(self) -> nn.ModuleDict:
+        """What is learned beside the model, once prepared: by part, empty for most methods."""
+        parts = {"targets": self.targets.learned, "objective": self.objective.learned}
+        return nn.ModuleDict({name: module for name, module in parts.items() if module is not None})
 
     def check(self, model: nn.Module, num_labels: int, problem_type: str) -> None:
         """Fail early where this method cannot train this model.
@@ -91,7 +112,14 @@ class Method:
         self.targets.check(num_labels, problem_type)
 
 
+def _options_of(part: Any) -> list[str]:
+    """Fields that are for the user to set: those that are shown, unless their metadata say otherwise."""
+    return [f.name for f in dataclasses.fields(part) if f.metadata.get("option", f.repr)]
+
+
 _MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
+_MCEL = "Negi, Chen, Mahoor, Leveraging Class Similarity to Improve Deep Neural Network Robustness, 2018"
+_LAMIX = "Bypassing the Random Input Mixing in Mixup, under review at ICLR 2022"
 _LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022"
 
 _logitmix_m = Method(Linear(alpha=3.0), LogitMix(), source=_LOGITMIX)
@@ -106,6 +134,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "infogain": Method(
             targets=Infogain(), source="Jia et al., Caffe, 2014: InfogainLoss, with the weights of Negi et al."
         ),
+        "mcel": Method(targets=MCEL(eps=0.2), source=_MCEL),
+        "sg_mcel": Method(targets=SGMCEL(), source=_MCEL),
+        "gmcel": Method(targets=GMCEL(), source=_MCEL),
         "mixup": Method(Linear(alpha=0.4), MixedCrossEntropy(), source=_MIXUP),
         "manifold_mixup": Method(
             Linear(alpha=2.0, level="manifold"),
@@ -120,6 +151,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "logitmix": _logitmix_m,
         "logitmix_m": _logitmix_m,
         "logitmix_c": Method(CutMix(alpha=1.0), LogitMix(weights=(1.0, 1.0, 0.1)), source=_LOGITMIX),
+        "lamix": Method(Linear(alpha=1.0, input_lam=0.5), LaMix(beta=0.5), source=_LAMIX),
+        "distillation": Method(
+            objective=Distillation(), source="Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
+        ),
     }
 )
 
@@ -134,8 +169,9 @@ def get_method(name: str, **options: Any) -> Method:
     Args:
         name: a key of `METHODS`.
         options: fields of the mixing (``alpha``, ``level``, ``per_example``, ``mix_fraction``), of the objective
-            (``weights``, ``similarity``, ``warmup``, ``drops``), of the targets (``eps``), or ``targets`` itself:
-            a FloatTensor[K, K] or an object of `hf_logitmix.targets`.
+            (``weights``, ``similarity``, ``warmup``, ``drops``, ``beta``, ``teacher``, ``temperature``, ...), of the
+            targets (``eps``, ``class_similarity``, ...), or ``targets`` itself: a FloatTensor[K, K] or an object of
+            `hf_logitmix.targets`.
 
     Raises:
         ValueError: for a name or an option that is not there, or a value that is not possible.

@@ -1,8 +1,8 @@
-"""Reliability diagrams."""
+"""Reliability diagrams, and matrices of classes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,43 @@ def reliability_diagram(panels: Mapping[str, tuple[Any, Any]], n_bins: int = 10,
     axes[1, 0].set_ylabel("share of\nexamples")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def class_matrix(matrix: Any, names: Sequence[str], title: str = "") -> Figure:
+    """A heat map of a class similarity, or of target rows: row i shows where the mass of class i goes.
+
+    Args:
+        matrix: [K, K] numbers; a tensor is taken from its device.
+        names: of the K classes.
+        title: over the figure.
+
+    Returns:
+        a figure; save it with ``figure.savefig(path)``. Up to 20 classes, every cell carries its number.
+
+    Raises:
+        ValueError: for a matrix that is not [K, K] for K names.
+    """
+    values = np.asarray(matrix.detach().cpu() if hasattr(matrix, "detach") else matrix, dtype=float)
+    count = len(names)
+    if values.shape != (count, count):
+        raise ValueError(f"matrix of shape {values.shape} and {count} names: pass a [K, K] matrix and K names.")
+    side = min(2.6 + 0.55 * count, 14)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="Blues", vmin=0)
+    axes.set(
+        xticks=range(count), yticks=range(count), xticklabels=names, yticklabels=names, ylabel="class of the label"
+    )
+    axes.tick_params(axis="x", rotation=0 if max(map(len, names)) * count < 40 else 90)
+    if count <= 20:
+        for row, column in np.ndindex(values.shape):
+            dark = values[row, column] > 0.6 * values.max()
+            shown = f"{values[row, column]:.2f}".replace("0.", ".", 1)
+            axes.text(column, row, shown, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+    figure.colorbar(image, shrink=0.8)
     if title:
         figure.suptitle(title)
     return figure

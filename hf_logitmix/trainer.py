@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import datasets
 import torch
 from torch import Tensor, nn
 from transformers import Trainer
@@ -11,23 +13,16 @@ from transformers import Trainer
 from hf_logitmix import checks
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.checkpoints import last_complete_checkpoint, why_torn
+from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method, get_method
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
-from hf_logitmix.targets import LabelSmoothing, OneHot, TrainingSet
-
-if TYPE_CHECKING:
-
-    class _Base(Trainer):
-        """What the mixin is put in front of."""
-
-        model: nn.Module
-else:
-    _Base = object
+from hf_logitmix.targets import LabelSmoothing, OneHot
+from hf_logitmix.training_set import TrainingSet
 
 
-class MixTrainerMixin(_Base):
+class MixTrainerMixin(ExtrasMixin):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
     Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``),
@@ -57,6 +52,7 @@ class MixTrainerMixin(_Base):
         self.label_smoother = None  # it became the method's targets, so that evaluation stays plain
         self._examples_per_micro_batch: Tensor | float | None = None
         self._terms: dict[str, tuple[Tensor, int]] = {}
+        self._resumes = False
         checks.check_launch(self.args)
         self._labels_are_checked = checks.check_datasets(self.train_dataset, self.eval_dataset, self.model)
         self._resolve_method()
@@ -96,11 +92,14 @@ class MixTrainerMixin(_Base):
         method = self.method.at(moment)
         plan = method.mixing.plan(len(labels), device=labels.device) if plan is None else plan
         output = mixed_forward(model, inputs, plan, mixing=method.mixing, rows=method.objective.rows)
-        loss, terms = method.objective(output, labels, method.targets.matrix(checks.head_of(self.model)[0]))
-        share = self._share_of_step(len(labels))
-        self._remember({**terms, **({"lam_mean": output.plan.lam.mean()} if terms else {})}, share)
-        outputs = {"logits": output.mixed_logits if output.logits is None else output.logits}
-        return (share * loss, outputs) if return_outputs else share * loss
+        num_labels, _ = checks.head_of(self.model)
+        loss, terms = method.objective.for_batch(inputs)(output, labels, method.targets.matrix(num_labels))
+        penalty, penalties = method.targets.penalty()
+        share, loss = self._share_of_step(len(labels)), loss + penalty
+        mixed = {"lam_mean": output.plan.lam.mean()} if method.objective.rows != "clean" else {}
+        self._remember({**terms, **penalties, **mixed}, share)
+        logits: Any = output.mixed_logits if output.logits is None else output.logits
+        return (share * loss, {"logits": logits[:, :num_labels]}) if return_outputs else share * loss
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
@@ -163,6 +162,7 @@ class MixTrainerMixin(_Base):
                 f"resume_from_checkpoint={resume_from_checkpoint!r} was not written to its end ({reason}): pass an "
                 "earlier one, or True for the last that is complete."
             )
+        self._resumes = bool(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -172,14 +172,31 @@ class MixTrainerMixin(_Base):
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        self._resolve_method()
-        num_labels, _ = checks.head_of(self.model)
-        self.method = self.method.prepare(TrainingSet(self.train_dataset, self.model, num_labels))
+        if self.optimizer is None or not len(self._extras):  # else a second call of train() goes on with them
+            self._resolve_method()
+            self.method = self.method.prepare(self._training_set())
+            self._use_extras(self.method)
         self._terms.clear()
         if self.args.torch_compile:
             torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one
-        with self.method.mixing.attached(self.model):  # before the model is compiled; gone when this ends or raises
+        with self.method.attached(self.model):  # before the model is compiled; gone when this ends or raises
             return super()._inner_training_loop(*args, **kwargs)
+
+    def _training_set(self) -> TrainingSet:
+        data, collator = self.train_dataset, self.data_collator
+        if isinstance(data, datasets.Dataset):
+            data = self._remove_unused_columns(data, description="training")
+        else:
+            collator = self._get_collator_with_removed_columns(collator, description="training")
+        return TrainingSet(
+            dataset=data,
+            model=self.model,
+            num_labels=checks.head_of(self.model)[0],
+            collator=collator,
+            folder=Path(str(self.args.output_dir)),
+            resumes=self._resumes,
+            shows_progress=self.is_world_process_zero() and not self.args.disable_tqdm,
+        )
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         inputs = dict(inputs)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_logitmix.moment import Moment
-from hf_logitmix.objectives.base import MixedOutput, Rows
+from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan
 
 
@@ -91,19 +91,3 @@ def call(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> Tensor:
 def split(logits: Tensor, batch_size: int, plan: MixPlan) -> MixedOutput:
     """Clean rows first, mixed rows after them."""
     return MixedOutput(logits[:batch_size], logits[batch_size:], plan)
-
-
-def is_image_model(model: nn.Module) -> bool:
-    """Whether the model's main input is an image."""
-    return getattr(model, "main_input_name", "input_ids") == "pixel_values"
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The module under DistributedDataParallel and torch.compile."""
-    while True:
-        inner = getattr(model, "_orig_mod", None) or (
-            model.module if isinstance(model, nn.parallel.DistributedDataParallel) else None
-        )
-        if inner is None:
-            return model
-        model = inner

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hf_logitmix.mixing.base import call, is_image_model, split, unwrap
+from hf_logitmix.mixing.base import call, split
+from hf_logitmix.models import is_image_model, unwrap
 from hf_logitmix.moment import Moment
-from hf_logitmix.objectives.base import MixedOutput, Rows
+from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from hf_logitmix.mixing import image, text
-from hf_logitmix.mixing.base import is_image_model, unwrap
 from hf_logitmix.mixing.sites import check_level, resolve_level, sites
+from hf_logitmix.models import is_image_model, unwrap
 from hf_logitmix.moment import Moment
-from hf_logitmix.objectives.base import MixedOutput, Rows
+from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
 
 
@@ -34,16 +34,18 @@ class Linear:
         per_example: draw one lam for each example instead of one for the batch.
         mix_fraction: mix only this share of the batch, which makes LogitMix cost 1 + mix_fraction vanilla steps instead
             of 2. Not from any paper.
+        input_lam: where inputs meet, whatever lam the plan draws for their labels (LaMix: 1/2). None takes the plan's.
         draw: set by `at`: a number in [0, 1) that chooses the layer of ``manifold``. None draws one for each forward.
 
     Raises:
-        ValueError: for an impossible alpha, level or mix_fraction.
+        ValueError: for an impossible alpha, level, mix_fraction or input_lam.
     """
 
     alpha: float = 1.0
     level: str = "embedding"
     per_example: bool = False
     mix_fraction: float = 1.0
+    input_lam: float | None = None
     draw: float | None = field(default=None, repr=False)
     mixes: ClassVar[bool] = True
 
@@ -54,6 +56,8 @@ class Linear:
             raise ValueError(
                 f"mix_fraction={self.mix_fraction} is outside (0, 1]: it is the share of the batch to mix."
             )
+        if self.input_lam is not None and not 0 <= self.input_lam <= 1:
+            raise ValueError(f"input_lam={self.input_lam} is outside [0, 1].")
 
     def plan(
         self, batch_size: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
@@ -89,6 +93,9 @@ class Linear:
         return text.attached(model)
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
+        if self.input_lam is not None:
+            at_inputs = plan._replace(lam=torch.full_like(plan.lam, self.input_lam))
+            return replace(self, input_lam=None).forward(model, inputs, at_inputs, rows)._replace(plan=plan)
         if is_image_model(unwrap(model)):
             mixed, plan = image.mixup(inputs["pixel_values"], plan)
             return image.forward(model, inputs, mixed, plan, rows)

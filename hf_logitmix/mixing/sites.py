@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_logitmix.models import head_modules, under_peft
+
 # Models whose ids go through modules that `get_input_embeddings` does not name.
 _NAMED_EMBEDDINGS = {
     "perceiver": ["perceiver.input_preprocessor.embeddings"],
@@ -35,11 +37,6 @@ class Sites:
     def linear_head(self) -> bool:
         """Whether the head is one linear map, which any mix of its inputs satisfies by itself."""
         return len(self.head) == 1 and isinstance(under_peft(self.head[0]), nn.Linear)
-
-
-def under_peft(module: nn.Module) -> nn.Module:
-    """The module itself where PEFT keeps a trained copy of it."""
-    return getattr(module, "original_module", module)
 
 
 def check_level(level: str) -> None:
@@ -86,7 +83,7 @@ def sites(model: nn.Module) -> Sites:
     pretrained = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
     if pretrained is None:
         return Sites(words, types)
-    return Sites(words, types, _hidden_layers(pretrained), _head(pretrained))
+    return Sites(words, types, _hidden_layers(pretrained), head_modules(pretrained))
 
 
 def _is_lookup(module: nn.Module) -> bool:
@@ -127,10 +124,3 @@ def _hidden_layers(model: PreTrainedModel) -> list[nn.Module]:
         return []
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     return list(lists[0]) if len(lists) == 1 else []
-
-
-def _head(model: PreTrainedModel) -> list[nn.Module]:
-    encoder = getattr(model, model.base_model_prefix, None)
-    if not isinstance(encoder, nn.Module) or encoder is model:
-        return []
-    return [m for m in model.children() if m is not encoder and next(m.parameters(), None) is not None]

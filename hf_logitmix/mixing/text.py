@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_logitmix.mixing.base import call, split, unwrap
-from hf_logitmix.mixing.sites import Sites, resolve_level, sites, under_peft
-from hf_logitmix.objectives.base import MixedOutput, Rows
+from hf_logitmix.mixing.base import call, split
+from hf_logitmix.mixing.sites import Sites, resolve_level, sites
+from hf_logitmix.models import under_peft, unwrap
+from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan
 
 _MIXER = "_hf_logitmix_mixer"

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_logitmix.moment import Moment
-from hf_logitmix.plan import MixPlan
+from hf_logitmix.output import MixedOutput, Rows
 
-Rows = Literal["clean", "mixed", "both"]
-
-
-class MixedOutput(NamedTuple):
-    """Logits of one forward, and the plan that was really used.
-
-    Attributes:
-        logits: FloatTensor[B, K] of the batch as it is, or None where the objective did not ask for it.
-        mixed_logits: FloatTensor[M, K] of the mixed rows, or None.
-        plan: the `MixPlan` with the true lam.
-    """
-
-    logits: Tensor | None
-    mixed_logits: Tensor | None
-    plan: MixPlan
+if TYPE_CHECKING:
+    from hf_logitmix.training_set import TrainingSet
 
 
 class Loss(NamedTuple):
@@ -34,30 +23,43 @@ class Loss(NamedTuple):
     terms: dict[str, Tensor]
 
 
-class Objective(Protocol):
-    """What a `Method` asks of its second part."""
+class Objective:
+    """The second part of a `Method`; a new kind says which rows it needs and overrides `__call__`.
 
-    @property
-    def rows(self) -> Rows:
-        """Which rows the forward must make: ``clean``, ``mixed`` or ``both``."""
-        ...
+    Attributes:
+        rows: which rows the forward must make: ``clean``, ``mixed`` or ``both``.
+        drops_clean_rows: whether some steps train on mixed rows alone, so that every example of the batch needs one.
+        needs_distributions: whether targets must be rows that sum to 1.
+        learned: the module that holds parameters learned along with the model, or None.
+    """
 
-    @property
-    def drops_clean_rows(self) -> bool:
-        """Whether some steps train on mixed rows alone, so that every example of the batch needs one."""
-        ...
+    rows: ClassVar[Rows] = "clean"
+    drops_clean_rows: ClassVar[bool] = False
+    needs_distributions: ClassVar[bool] = False
+    learned: nn.Module | None = None
 
     def at(self, moment: Moment) -> Objective:
         """The objective that applies at this step of training: itself, unless it follows a schedule."""
-        ...
+        return self
+
+    def for_batch(self, inputs: Mapping[str, Any]) -> Objective:
+        """The objective for one batch: itself, unless it shows the inputs to another model."""
+        return self
 
     def check(self, num_labels: int, problem_type: str) -> None:
         """Raise ValueError where the objective is undefined for this kind of head."""
-        ...
+
+    def prepare(self, training_set: TrainingSet) -> Objective:
+        """The objective to train with, made before the first step."""
+        return self
+
+    def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """What must be on the model all through training, before it is compiled: a block around the training loop."""
+        return nullcontext()
 
     def __call__(self, output: MixedOutput, labels: Tensor, targets: Tensor | None = None) -> Loss:
         """The loss of one batch: means over its rows."""
-        ...
+        raise NotImplementedError
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from hf_logitmix.moment import Moment
-from hf_logitmix.objectives.base import Loss, MixedOutput, Rows, at_least_float32
+from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
+from hf_logitmix.output import MixedOutput
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -61,17 +60,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None)
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Objective):
     """Mean cross-entropy of the clean batch: ordinary training."""
-
-    rows: ClassVar[Rows] = "clean"
-    drops_clean_rows: ClassVar[bool] = False
-
-    def at(self, moment: Moment) -> CrossEntropy:
-        return self
-
-    def check(self, num_labels: int, problem_type: str) -> None:
-        """Defined for every head."""
 
     def __call__(self, output: MixedOutput, labels: Tensor, targets: Tensor | None = None) -> Loss:
         assert output.logits is not None

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hf_logitmix.moment import Moment
-from hf_logitmix.objectives.base import Loss, MixedOutput, Objective, Rows, at_least_float32
+from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
 from hf_logitmix.objectives.cross_entropy import CrossEntropy, cross_entropy
 from hf_logitmix.objectives.mixed import MixedCrossEntropy, mixed_cross_entropy
+from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan
 
 
@@ -87,7 +88,7 @@ WARMUPS: dict[str, Callable[[Moment, Sequence[float]], float | None]] = {
 
 
 @dataclass(frozen=True)
-class LogitMix:
+class LogitMix(Objective):
     r"""LogitMix (Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022).
 
     .. math:: L = w_{mix} L_{mix} + w_{cls} L_{cls} + w_{sim} L_{sim}
@@ -128,7 +129,7 @@ class LogitMix:
             raise ValueError(f"drops={self.drops} are not possible: pass increasing shares of training inside (0, 1).")
 
     @property
-    def drops_clean_rows(self) -> bool:
+    def drops_clean_rows(self) -> bool:  # type: ignore[override]
         return self.warmup == "ramp"  # which falls back on mixed cross-entropy
 
     def at(self, moment: Moment) -> Objective:

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from hf_logitmix.moment import Moment
-from hf_logitmix.objectives.base import Loss, MixedOutput, Rows, at_least_float32
+from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
 from hf_logitmix.objectives.cross_entropy import cross_entropy
+from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan
 
 
@@ -39,17 +39,11 @@ def mixed_cross_entropy(mixed_logits: Tensor, labels: Tensor, plan: MixPlan, tar
 
 
 @dataclass(frozen=True)
-class MixedCrossEntropy:
+class MixedCrossEntropy(Objective):
     """Mean mixed cross-entropy of the mixed batch."""
 
     rows: ClassVar[Rows] = "mixed"
     drops_clean_rows: ClassVar[bool] = True
-
-    def at(self, moment: Moment) -> MixedCrossEntropy:
-        return self
-
-    def check(self, num_labels: int, problem_type: str) -> None:
-        """Defined for every head."""
 
     def __call__(self, output: MixedOutput, labels: Tensor, targets: Tensor | None = None) -> Loss:
         assert output.mixed_logits is not None

@@ -1,0 +1,69 @@
+"""Features of a model for whole inputs: what its classification head reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from hf_logitmix.models import classifier_of, head_modules, unwrap
+
+
+def pooled_features(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    num_labels: int,
+    total: int | None = None,
+    shows_progress: bool = True,
+) -> np.ndarray:
+    """The input of the classification head for each example, in evaluation mode and without gradients.
+
+    Where the head reads a vector for each token, their mean over the attention mask; for maps of an image, their mean
+    over the pixels. So the features are those of the encoder, whatever a new head on top of it does.
+
+    Args:
+        model: as it is loaded; its training mode is left as it was found.
+        batches: inputs of the model, without labels.
+        num_labels: K.
+        total: number of batches, for the progress bar.
+        shows_progress: whether there is a progress bar.
+
+    Returns:
+        FloatArray[N, D].
+
+    Raises:
+        ValueError: for a model whose head is not found.
+    """
+    model = unwrap(model)
+    head = head_modules(model) or [classifier_of(model, num_labels)]
+    seen: list[Tensor] = []
+    handle = head[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    modes = {module: module.training for module in model.modules()}
+    features = []
+    try:
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for batch in tqdm(batches, "class similarity", total, disable=not shows_progress):
+                seen.clear()
+                model(**batch)
+                features.append(_pool(seen[0], batch.get("attention_mask")).double().cpu().numpy())
+    finally:
+        handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return np.concatenate(features)
+
+
+def _pool(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    hidden = hidden.float()
+    if hidden.dim() == 3 and mask is not None and mask.shape == hidden.shape[:2]:
+        weight = mask.to(hidden).unsqueeze(-1)
+        return (weight * hidden).sum(1) / weight.sum(1)
+    if hidden.dim() == 4:
+        return hidden.mean((2, 3))
+    return hidden.mean(1) if hidden.dim() == 3 else hidden

@@ -1,0 +1,64 @@
+"""What has to be known of a model: its wrappers, its head, its classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+
+def is_image_model(model: nn.Module) -> bool:
+    """Whether the model's main input is an image."""
+    return getattr(model, "main_input_name", "input_ids") == "pixel_values"
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module under DistributedDataParallel and torch.compile."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) or (
+            model.module if isinstance(model, nn.parallel.DistributedDataParallel) else None
+        )
+        if inner is None:
+            return model
+        model = inner
+
+
+def under_peft(module: nn.Module) -> nn.Module:
+    """The module itself where PEFT keeps a trained copy of it."""
+    return getattr(module, "original_module", module)
+
+
+def head_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules after the encoder that hold parameters, in the model's order; empty where they are not apart."""
+    pretrained = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
+    if pretrained is None:
+        return []
+    encoder = getattr(pretrained, pretrained.base_model_prefix, None)
+    if not isinstance(encoder, nn.Module) or encoder is pretrained:
+        return []
+    return [m for m in pretrained.children() if m is not encoder and next(m.parameters(), None) is not None]
+
+
+def classifier_of(model: nn.Module, num_labels: int) -> nn.Module:
+    """The last linear layer with an output for each class (or what PEFT put around it).
+
+    Raises:
+        ValueError: for a model without one.
+    """
+    model = unwrap(model)
+    for part in reversed(head_modules(model) or [model]):
+        found = [m for m in part.modules() if linear_of(m) is not None and linear_of(m).out_features == num_labels]
+        if found:
+            wrapped = [m for m in found if m is not linear_of(m)]
+            return (wrapped or found)[-1]
+    raise ValueError(
+        f"{type(model).__name__} has no linear layer with {num_labels} outputs as its classifier, beside which a "
+        "second head could stand: pass another model, or beta=1.0, which needs none."
+    )
+
+
+def linear_of(module: nn.Module) -> Any:
+    """The linear layer that a module is, under PEFT or not; None for any other module."""
+    inner = under_peft(module)
+    return inner if isinstance(inner, nn.Linear) else None

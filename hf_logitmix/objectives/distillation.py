@@ -1,0 +1,124 @@
+"""Distillation: cross-entropy with the labels, and the teacher's probabilities at a temperature."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification
+
+from hf_logitmix.models import unwrap
+from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
+from hf_logitmix.objectives.cross_entropy import cross_entropy
+from hf_logitmix.output import MixedOutput
+
+if TYPE_CHECKING:
+    from hf_logitmix.training_set import TrainingSet
+
+
+def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    r"""The distance of each row to its teacher, :math:`\tau^2\, \mathrm{KL}(\mathrm{softmax}(t/\tau)
+    \,\|\, \mathrm{softmax}(z/\tau))`.
+
+    The factor keeps its gradient on the scale of cross-entropy's (Hinton et al., Distilling the Knowledge in a Neural
+    Network, 2015). Shapes: [B, K] x 2 -> [B].
+    """
+    student = F.log_softmax(at_least_float32(logits) / temperature, dim=-1)
+    teacher = F.log_softmax(at_least_float32(teacher_logits) / temperature, dim=-1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+
+
+@dataclass(frozen=True)
+class Distillation(Objective):
+    r"""Cross-entropy and distillation from a frozen teacher (Hinton et al., 2015).
+
+    .. math:: L = (1 - w)\, H(z, T_y) + w\, \tau^2\, \mathrm{KL}(p_\tau^{teacher} \,\|\, p_\tau)
+
+    The teacher sees the same batch, in evaluation mode and without gradients, so it must have the student's tokenizer
+    and classes. It is neither trained nor saved.
+
+    Attributes:
+        teacher: a local folder or Hub name of a sequence classifier, or a model.
+        temperature: tau. 2 is ours: the papers tune it.
+        distill_weight: w, in [0, 1]. 0.5 is ours.
+        teacher_logits: set by `for_batch`.
+
+    Raises:
+        ValueError: for a temperature or weight that is not possible; before training for no teacher, or one with other
+            classes or another vocabulary.
+    """
+
+    teacher: str | nn.Module | None = field(default=None, repr=False, metadata={"option": True})
+    temperature: float = 2.0
+    distill_weight: float = 0.5
+    teacher_logits: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature} is not possible: pass a number > 0.")
+        if not 0 <= self.distill_weight <= 1:
+            raise ValueError(f"distill_weight={self.distill_weight} is outside [0, 1].")
+
+    def __repr__(self) -> str:
+        name = type(self.teacher).__name__ if isinstance(self.teacher, nn.Module) else self._teacher_name()
+        return f"Distillation({name}, temperature={self.temperature}, distill_weight={self.distill_weight})"
+
+    def _teacher_name(self) -> str:
+        """Without a local path."""
+        path = Path(str(self.teacher))
+        return path.resolve().name if path.exists() else str(self.teacher)
+
+    def check(self, num_labels: int, problem_type: str) -> None:
+        if problem_type != "single_label_classification":
+            raise ValueError(f"distillation is defined for classes and this is {problem_type}: pass another method.")
+        if self.teacher is None:
+            raise ValueError("distillation needs a teacher: pass teacher=, a local folder or Hub name of a classifier.")
+
+    def prepare(self, training_set: TrainingSet) -> Distillation:
+        student = unwrap(training_set.model)
+        teacher: Any = self.teacher
+        if isinstance(teacher, str):
+            teacher = AutoModelForSequenceClassification.from_pretrained(teacher, dtype=torch.float32)
+        _check_teacher(teacher.config, student.config)
+        teacher = teacher.to(next(student.parameters()).device).eval().requires_grad_(False)
+        return replace(self, teacher=teacher)
+
+    def for_batch(self, inputs: Mapping[str, Any]) -> Distillation:
+        teacher: Any = self.teacher
+        known = inspect.signature(teacher.forward).parameters
+        with torch.no_grad():
+            output = teacher(**{name: value for name, value in inputs.items() if name in known})
+        return replace(self, teacher_logits=output.logits)
+
+    def __call__(self, output: MixedOutput, labels: Tensor, targets: Tensor | None = None) -> Loss:
+        assert output.logits is not None
+        if self.teacher_logits is None:
+            raise ValueError("the teacher has not seen this batch: call for_batch(inputs) first.")
+        terms = {
+            "cls": cross_entropy(output.logits, labels, targets).mean(),
+            "distill": distillation(output.logits, self.teacher_logits, self.temperature).mean(),
+        }
+        return Loss((1 - self.distill_weight) * terms["cls"] + self.distill_weight * terms["distill"], terms)
+
+
+def _check_teacher(teacher: Any, student: Any) -> None:
+    if teacher.num_labels != student.num_labels:
+        raise ValueError(
+            f"the teacher has {teacher.num_labels} classes and the model {student.num_labels}: pass a teacher that was "
+            "trained on this task."
+        )
+    names = [[str(config.id2label[k]).lower() for k in range(config.num_labels)] for config in (teacher, student)]
+    if names[0] != names[1] and not any(name[0] == "label_0" for name in names):
+        raise ValueError(f"the teacher's classes are {names[0]} and the model's {names[1]}: they must be in one order.")
+    sizes = [getattr(config, "vocab_size", None) for config in (teacher, student)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"the teacher has a vocabulary of {sizes[0]} and the model of {sizes[1]}: both must read one tokenizer."
+        )

@@ -1,0 +1,24 @@
+"""Axis 3, targets: which row of numbers stands for a label."""
+
+from hf_logitmix.targets.base import Fixed, OneHot, Targets, as_targets
+from hf_logitmix.targets.class_similarity import MCEL, mcel
+from hf_logitmix.targets.class_weights import Infogain, infogain
+from hf_logitmix.targets.learned import GMCEL, SGMCEL
+from hf_logitmix.targets.smoothing import LabelSmoothing, label_smoothing
+from hf_logitmix.training_set import TrainingSet
+
+__all__ = [
+    "GMCEL",
+    "MCEL",
+    "SGMCEL",
+    "Fixed",
+    "Infogain",
+    "LabelSmoothing",
+    "OneHot",
+    "Targets",
+    "TrainingSet",
+    "as_targets",
+    "infogain",
+    "label_smoothing",
+    "mcel",
+]

@@ -1,0 +1,98 @@
+"""MCEL: part of a label's mass goes to the classes that are like it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hf_logitmix.similarity import check_similarity, class_similarity
+from hf_logitmix.targets.base import Targets
+from hf_logitmix.training_set import TrainingSet
+
+
+def mcel(similarity: Tensor, eps: float | Tensor) -> Tensor:
+    r"""Rows of the mixed cross-entropy loss, :math:`T = (1 - \epsilon) I + \epsilon A`.
+
+    Equation (4) of Negi et al., Leveraging Class Similarity to Improve Deep Neural Network Robustness, 2018; with one
+    eps a class, equation (6) (SG-MCEL): :math:`T_i = (1 - \epsilon_i) e_i + \epsilon_i A_i`.
+
+    Args:
+        similarity: A, FloatTensor[K, K]: zero diagonal, rows that sum to 1; see `hf_logitmix.similarity`.
+        eps: the mass that leaves the label, in [0, 0.5); a number, or a FloatTensor[K] with one for each class.
+
+    Returns:
+        FloatTensor[K, K]; rows sum to 1.
+
+    Raises:
+        ValueError: for eps outside [0, 0.5) and for an impossible similarity.
+    """
+    check_similarity(similarity)
+    each = torch.as_tensor(eps, dtype=similarity.dtype, device=similarity.device)
+    if each.dim() > 1 or (each.dim() == 1 and len(each) != len(similarity)):
+        raise ValueError(f"eps of shape {tuple(each.shape)}: pass one number, or one for each of {len(similarity)}.")
+    if not ((each >= 0) & (each < 0.5)).all():
+        raise ValueError(f"eps={eps} is outside [0, 0.5): the label itself must keep more than half of the mass.")
+    return mcel_rows(similarity, each)
+
+
+def mcel_rows(similarity: Tensor, eps: Tensor) -> Tensor:
+    """The same without checks, for an eps that is being learned."""
+    eps = eps.expand(len(similarity)).unsqueeze(1)
+    return (1 - eps) * torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device) + eps * similarity
+
+
+@dataclass(frozen=True, eq=False)
+class MCEL(Targets):
+    """MCEL (Negi et al., 2018); see `mcel`.
+
+    Attributes:
+        eps: the mass that leaves the label, in [0, 0.5). The paper tries 0 to 0.5 and reports 0.2 (its table 3) and
+            0.35 (its table 1).
+        class_similarity: A, FloatTensor[K, K]; None finds it in the training set before training starts, by LDA on
+            the pooled output of the model as it is loaded (`hf_logitmix.similarity.class_similarity`).
+        symmetric: make that A doubly stochastic; see `hf_logitmix.similarity.lda_similarity`.
+
+    Raises:
+        ValueError: for eps outside [0, 0.5) or an impossible matrix; before training, for a class without examples.
+    """
+
+    eps: float = 0.2
+    class_similarity: Tensor | None = None
+    symmetric: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < 0.5:
+            raise ValueError(
+                f"eps={self.eps} is outside [0, 0.5): the label itself must keep more than half of the mass."
+            )
+        if self.class_similarity is not None:
+            check_similarity(self.class_similarity)
+
+    def check(self, num_labels: int, problem_type: str) -> None:
+        super().check(num_labels, problem_type)
+        if self.class_similarity is not None:
+            check_similarity(self.class_similarity, num_labels)
+        if num_labels == 2:
+            warnings.warn(
+                "with two classes the class similarity is trivial, each is like the other: these targets are label "
+                "smoothing with twice the eps.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def prepare(self, training_set: TrainingSet) -> Targets:
+        if self.class_similarity is not None:
+            return self
+        return replace(self, class_similarity=class_similarity(training_set, symmetric=self.symmetric))
+
+    def matrix(self, num_labels: int) -> Tensor | None:
+        similarity = self._similarity()
+        return mcel_rows(similarity, torch.tensor(self.eps).to(similarity))
+
+    def _similarity(self) -> Tensor:
+        if self.class_similarity is None:
+            raise ValueError("class_similarity is not known yet: pass it, or call prepare() with the training set.")
+        return self.class_similarity

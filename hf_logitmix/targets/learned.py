@@ -1,0 +1,218 @@
+"""SG-MCEL and GMCEL: MCEL whose eps, or whose whole matrix, is learned along with the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_logitmix.objectives.base import Loss
+from hf_logitmix.targets.base import Targets
+from hf_logitmix.targets.class_similarity import MCEL, mcel_rows
+from hf_logitmix.training_set import TrainingSet
+
+_PARAMETRIZATIONS = ("simplex", "soft")
+
+
+def sg_mcel_penalties(eps: Tensor, similarity: Tensor, p: float = 2.0) -> dict[str, Tensor]:
+    r"""The three penalties of equation (10), as means over the classes.
+
+    .. math::
+
+        \mathrm{sum} = \tfrac1K \sum_i (\lVert p_i \rVert_1 - 1)^2, \quad
+        \mathrm{high} = \tfrac1K \lVert \epsilon - \tfrac12 \rVert_p^p, \quad
+        \mathrm{low} = \tfrac1K \lVert \epsilon \rVert_p^p
+
+    (Negi et al., 2018, print sums; a mean keeps one set of weights good for any K.)
+
+    Args:
+        eps: FloatTensor[K].
+        similarity: A, FloatTensor[K, K].
+        p: the norm, at least 1.
+    """
+    mass = mcel_rows(similarity, eps).abs().sum(1)
+    return {
+        "penalty_sum": (mass - 1).square().mean(),
+        "penalty_high": (eps - 0.5).abs().pow(p).mean(),
+        "penalty_low": eps.abs().pow(p).mean(),
+    }
+
+
+def gmcel_penalties(rows: Tensor, margins: Tensor, p: float = 2.0) -> dict[str, Tensor]:
+    r"""The four penalties of equation (11), as means over the classes.
+
+    .. math::
+
+        \mathrm{sum} = \tfrac1K \sum_i (\sum_j E_{ij} - 1)^2, \quad
+        \mathrm{high} = \tfrac1K \lVert E - 1 \rVert_p^p, \quad
+        \mathrm{low} = \tfrac1K \lVert E \rVert_p^p, \quad
+        \mathrm{margin} = \tfrac1K \sum_i ((K-1)(E_{ii} - c_i) - \sum_{j \ne i} E_{ij})^2
+
+    Args:
+        rows: E, FloatTensor[K, K].
+        margins: c, FloatTensor[K].
+        p: the norm, at least 1.
+    """
+    own, num_labels = rows.diagonal(), len(rows)
+    margin = (num_labels - 1) * (own - margins) - (rows.sum(1) - own)
+    return {
+        "penalty_sum": (rows.sum(1) - 1).square().mean(),
+        "penalty_high": (rows - 1).abs().pow(p).sum(1).mean(),
+        "penalty_low": rows.abs().pow(p).sum(1).mean(),
+        "penalty_margin": margin.square().mean(),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Learned(MCEL):
+    """What SG-MCEL and GMCEL share.
+
+    Attributes:
+        parametrization: ``simplex`` (default, ours) cannot leave the set of valid targets; ``soft`` is the paper's free
+            parameter, held there by the penalties alone.
+        penalties: weights of the penalties.
+        p: their norm.
+        targets_lr: learning rate of what is learned here, which a fine-tuning rate would leave where it started; None
+            takes the model's. The learning rate schedule applies to it.
+        learned: set by `prepare`: the module with the parameter.
+    """
+
+    parametrization: str = "simplex"
+    penalties: Sequence[float] = ()
+    p: float = 2.0
+    targets_lr: float | None = 0.01
+    learned: nn.Module | None = field(default=None, repr=False, metadata={"option": False})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.parametrization not in _PARAMETRIZATIONS:
+            raise ValueError(
+                f"parametrization={self.parametrization!r} is unknown: pass one of {', '.join(_PARAMETRIZATIONS)}."
+            )
+        if self.eps == 0:
+            raise ValueError("eps=0.0 cannot be learned from: start inside (0, 0.5).")
+        count = len(type(self).penalties)
+        if len(self.penalties) != count or not all(math.isfinite(w) and w >= 0 for w in self.penalties):
+            raise ValueError(f"penalties={self.penalties!r} are not possible: pass {count} numbers >= 0.")
+        if not (1 <= self.p < math.inf):
+            raise ValueError(f"p={self.p} is no norm: pass a number >= 1.")
+        if self.targets_lr is not None and not (0 < self.targets_lr < math.inf):
+            raise ValueError(f"targets_lr={self.targets_lr} is not possible: pass a number > 0, or None.")
+
+    def _penalised(self, penalties: dict[str, Tensor]) -> Loss:
+        weighted = [weight * value for weight, value in zip(self.penalties, penalties.values(), strict=True)]
+        return Loss(torch.stack(weighted).sum(), penalties)
+
+    def _module(self) -> Any:
+        if self.learned is None:
+            raise ValueError("nothing is learned yet: call prepare() with the training set.")
+        return self.learned
+
+
+class _MixingWeights(nn.Module):
+    """One eps a class, and the similarity that goes with it."""
+
+    def __init__(self, similarity: Tensor, eps: float, parametrization: str) -> None:
+        super().__init__()
+        self.simplex = parametrization == "simplex"
+        start = math.log(2 * eps / (1 - 2 * eps)) if self.simplex else eps
+        self.weight = nn.Parameter(torch.full((len(similarity),), start))
+        self.register_buffer("similarity", similarity.clone())
+
+    def forward(self) -> Tensor:
+        return 0.5 * self.weight.sigmoid() if self.simplex else self.weight
+
+
+@dataclass(frozen=True, eq=False)
+class SGMCEL(_Learned):
+    r"""Semi-generalised MCEL: one eps a class, learned (Negi et al., 2018, equations 6 and 10).
+
+    .. math::
+
+        T_i = (1 - \epsilon_i) e_i + \epsilon_i A_i, \qquad
+        L = H(z, T_y) + a\,\mathrm{sum} + b\,\mathrm{high} + g\,\mathrm{low}
+
+    with the penalties of `sg_mcel_penalties`. Cross-entropy alone would drive eps to 0; ``high`` is what prevents it.
+    ``simplex`` is :math:`\epsilon = \frac12 \mathrm{sigmoid}(u)`. The paper gives no weights and no learning rate: with
+    ours the penalties alone would settle at eps = b / (2 (b + g)) = 0.2, and cross-entropy pulls down from there.
+
+    Attributes:
+        eps: where every eps_i starts, in (0, 0.5).
+        penalties: (a, b, g).
+    """
+
+    penalties: Sequence[float] = (1.0, 20.0, 30.0)
+
+    def prepare(self, training_set: TrainingSet) -> Targets:
+        ready: Any = super().prepare(training_set)
+        return replace(ready, learned=_MixingWeights(ready.class_similarity, self.eps, self.parametrization))
+
+    def matrix(self, num_labels: int) -> Tensor | None:
+        module = self._module()
+        return mcel_rows(module.similarity, module())
+
+    def penalty(self) -> Loss:
+        module = self._module()
+        return self._penalised(sg_mcel_penalties(module(), module.similarity, self.p))
+
+
+class _MixtureMatrix(nn.Module):
+    """The whole matrix of targets."""
+
+    def __init__(self, rows: Tensor, parametrization: str) -> None:
+        super().__init__()
+        self.simplex = parametrization == "simplex"
+        self.weight = nn.Parameter(rows.clamp_min(1e-6).log() if self.simplex else rows.clone())
+
+    def forward(self) -> Tensor:
+        return self.weight.softmax(1) if self.simplex else self.weight.clamp_min(0)
+
+
+@dataclass(frozen=True, eq=False)
+class GMCEL(_Learned):
+    r"""Generalised MCEL: the whole K x K matrix E of targets, learned (Negi et al., 2018, equations 9 and 11).
+
+    .. math:: L = H(z, E_y) + a\,\mathrm{sum} + b\,\mathrm{high} + g\,\mathrm{low} + h\,\mathrm{margin}
+
+    with the penalties of `gmcel_penalties`. Cross-entropy alone would drive a free E to a constant; ``margin`` is what
+    prevents it. ``simplex`` is a softmax of each row; ``soft`` keeps the paper's E >= 0 by clamping. Both start
+    at the MCEL matrix. The paper gives neither weights nor margins: ours pin E_ii near 1 - eps.
+
+    Attributes:
+        eps: the mass that leaves the label at the start, in (0, 0.5).
+        penalties: (a, b, g, h).
+        margins: c_i, one for each class; None is (K (1 - eps) - 1) / (K - 1), which on the simplex makes the margin
+            term zero at E_ii = 1 - eps. The paper's (0.5 - eps) / 2 would pin E_ii at .235 for K = 10 and eps = .2.
+    """
+
+    penalties: Sequence[float] = (10.0, 1.0, 1.0, 10.0)
+    margins: Sequence[float] | None = None
+
+    @property
+    def are_distributions(self) -> bool:  # type: ignore[override]
+        return self.parametrization == "simplex"
+
+    def check(self, num_labels: int, problem_type: str) -> None:
+        super().check(num_labels, problem_type)
+        if self.margins is not None and len(self.margins) != num_labels:
+            raise ValueError(f"margins={self.margins}: pass one number for each of {num_labels} classes.")
+
+    def prepare(self, training_set: TrainingSet) -> Targets:
+        ready: Any = super().prepare(training_set)
+        start = MCEL.matrix(ready, len(ready.class_similarity))
+        assert start is not None
+        return replace(ready, learned=_MixtureMatrix(start, self.parametrization))
+
+    def matrix(self, num_labels: int) -> Tensor | None:
+        return self._module()()
+
+    def penalty(self) -> Loss:
+        rows = self._module()()
+        num_labels = len(rows)
+        own = [(num_labels * (1 - self.eps) - 1) / (num_labels - 1)] * num_labels
+        margins = torch.tensor(list(own if self.margins is None else self.margins)).to(rows)
+        return self._penalised(gmcel_penalties(rows, margins, self.p))

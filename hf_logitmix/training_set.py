@@ -1,0 +1,73 @@
+"""What targets and objectives may look at before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hf_logitmix.checks import check_labels, label_column
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What targets and objectives may look at before the first step.
+
+    Attributes:
+        dataset: the Trainer's training set.
+        model: the model as it is loaded.
+        num_labels: K.
+        collator: makes a batch of a list of examples.
+        folder: of the run, where what is found here is kept; None keeps nothing.
+        resumes: whether the run goes on from a checkpoint, so that the model is not as it was loaded.
+        shows_progress: whether long work shows a progress bar.
+    """
+
+    dataset: Any
+    model: nn.Module
+    num_labels: int
+    collator: Callable[[list[Any]], Mapping[str, Any]] | None = None
+    folder: Path | None = None
+    resumes: bool = False
+    shows_progress: bool = True
+
+    def labels(self) -> np.ndarray:
+        """The class of each example, [N] integers.
+
+        Raises:
+            ValueError: for a dataset without a length or without labels, and for labels outside 0..K-1.
+        """
+        labels = label_column(self.dataset)
+        if labels is None:
+            if not hasattr(self.dataset, "__len__"):
+                raise ValueError(
+                    "train_dataset has no length, so its classes cannot be looked at: pass class_counts (infogain) or "
+                    "class_similarity (mcel)."
+                )
+            rows = (self.dataset[index] for index in range(len(self.dataset)))
+            labels = np.asarray([int(row["labels"] if "labels" in row else row["label"]) for row in rows])
+        check_labels(labels, self.num_labels, "single_label_classification", "train_dataset")
+        return labels.astype(np.int64).reshape(-1)
+
+    def class_counts(self) -> Tensor:
+        """Number of examples of each class, LongTensor[K]; raises as `labels`."""
+        return torch.from_numpy(np.bincount(self.labels(), minlength=self.num_labels))
+
+    def batches(self, indices: np.ndarray, size: int = 64) -> Iterator[dict[str, Tensor]]:
+        """The tensors of some examples, without labels, in batches on the model's device."""
+        if self.collator is None:
+            raise ValueError("the training set comes without a collator: pass class_similarity, a [K, K] tensor.")
+        device = next(self.model.parameters()).device
+        for start in range(0, len(indices), size):
+            batch = self.collator([self.dataset[int(index)] for index in indices[start : start + size]])
+            left_out = ("label", "labels", "partner", "lam")
+            yield {
+                name: value.to(device)
+                for name, value in batch.items()
+                if isinstance(value, Tensor) and name not in left_out
+            }
