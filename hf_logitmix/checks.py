@@ -10,8 +10,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
+from transformers.models.auto import modeling_auto
 
-from hf_logitmix.models import unwrap
+from hf_logitmix.models import under_peft_model, unwrap
+
+_OTHER_HEADS = {
+    "multiple choice": modeling_auto.MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES,
+    "token classification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    "question answering": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    "causal language modelling": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "masked language modelling": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+}
+
+
+def check_head(model: nn.Module) -> None:
+    """Refuse heads that do not give one row of class logits an example.
+
+    Words of two sentences meet at a place only because both are there, so token classification has nothing to mix its
+    labels by; multiple choice scores each choice in a row of its own.
+    """
+    name = type(under_peft_model(unwrap(model))).__name__
+    for task, names in _OTHER_HEADS.items():
+        if name in names.values():
+            raise ValueError(
+                f"{name} is a model for {task}, and mixing needs one label an example: pass a model for sequence or "
+                "image classification, or train it with transformers.Trainer."
+            )
 
 
 def head_of(model: nn.Module) -> tuple[int, str]:
@@ -67,6 +91,18 @@ def check_launch(args: TrainingArguments) -> None:
             f"n_gpu={args.n_gpu}: torch.nn.DataParallel would tear mixed rows from their partners. Start one process a "
             "GPU with `torchrun --nproc_per_node ...` or `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0."
         )
+
+
+def check_plan_in_batch(args: TrainingArguments, is_dispatched: bool) -> None:
+    """Refuse plans that came in a batch which was cut up between processes after its partners were chosen."""
+    config = args.accelerator_config
+    for option in ("split_batches", "dispatch_batches"):
+        if getattr(config, option, None) or (option == "dispatch_batches" and is_dispatched):
+            raise ValueError(
+                f"{option}: the batch is cut up between processes, so that the `partner` indices which the collator "
+                "chose no longer fit: leave MixCollator out (MixTrainer draws the plan itself), or turn it off in "
+                "accelerator_config."
+            )
 
 
 def check_datasets(train: Any, evaluation: Any, model: nn.Module) -> bool:

@@ -29,6 +29,12 @@ def under_peft(module: nn.Module) -> nn.Module:
     return getattr(module, "original_module", module)
 
 
+def under_peft_model(model: nn.Module) -> nn.Module:
+    """The model that PEFT was put around, or the model itself."""
+    inner: Any = model
+    return inner.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+
+
 def head_modules(model: nn.Module) -> list[nn.Module]:
     """The modules after the encoder that hold parameters, in the model's order; empty where they are not apart."""
     pretrained = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)

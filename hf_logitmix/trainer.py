@@ -7,12 +7,14 @@ from typing import Any
 
 import datasets
 import torch
+from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
 from transformers import Trainer
 
 from hf_logitmix import checks
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.checkpoints import last_complete_checkpoint, why_torn
+from hf_logitmix.collator import MixCollator
 from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method, get_method
@@ -54,6 +56,9 @@ class MixTrainerMixin(ExtrasMixin):
         self._terms: dict[str, tuple[Tensor, int]] = {}
         self._resumes = False
         checks.check_launch(self.args)
+        checks.check_head(self.model)
+        if isinstance(self.data_collator, MixCollator):
+            checks.check_plan_in_batch(self.args, is_dispatched=False)
         self._labels_are_checked = checks.check_datasets(self.train_dataset, self.eval_dataset, self.model)
         self._resolve_method()
 
@@ -87,6 +92,9 @@ class MixTrainerMixin(ExtrasMixin):
         plan = _take_plan(inputs)
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs=return_outputs)
+        if plan is not None:
+            loader = self.callback_handler.train_dataloader
+            checks.check_plan_in_batch(self.args, isinstance(loader, DataLoaderDispatcher))
         labels = self._take_labels(inputs)
         moment = Moment(self.state.global_step, self.state.max_steps, self.args.seed)
         method = self.method.at(moment)

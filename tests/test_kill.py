@@ -16,12 +16,12 @@ from conftest import examples, tiny_bert
 from test_trainer import arguments
 from transformers import Trainer, TrainerCallback
 
-from hf_logitmix import METHODS, MixTrainer
+from hf_logitmix import METHODS, MixTrainer, get_method
 from hf_logitmix.checkpoints import last_complete_checkpoint, why_torn
 from hf_logitmix.mixing import CutMix
 
 STEPS, KILLS = 12, 3
-LOGGED = ("loss", "mix", "cls", "sim", "lam_mean", "learning_rate", "step")
+LOGGED = ("loss", "mix", "cls", "sim", "distill", "penalty_high", "lam_mean", "learning_rate", "step")
 TEXT_METHODS = [
     name for name, method in METHODS.items() if not isinstance(method.mixing, CutMix) and name != "logitmix_m"
 ]
@@ -82,14 +82,15 @@ def train(folder: str, method: str, workers: int, place: str = "", slow: bool = 
         gradient_accumulation_steps=2,
         dataloader_num_workers=workers,
     )
+    options = {"teacher": tiny_bert(seed=1)} if method == "distillation" else {}
+    method = get_method(method, **options)
     trainer = CutOff(model=tiny_bert(dropout=0.1), args=args, method=method, train_dataset=examples(22))
     if slow:
         trainer.add_callback(Pause())
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
     log = [{k: v for k, v in entry.items() if k in LOGGED} for entry in trainer.state.log_history if "loss" in entry]
-    torch.save(
-        {"model": trainer.model.state_dict(), "optimizer": trainer.optimizer.state_dict()}, Path(folder) / "end.pt"
-    )
+    states = {"model": trainer.model, "optimizer": trainer.optimizer, "extras": trainer.method.learned}
+    torch.save({name: part.state_dict() for name, part in states.items()}, Path(folder) / "end.pt")
     (Path(folder) / "log.json").write_text(json.dumps(log))
 
 

@@ -59,6 +59,19 @@ def test_torchrun_equals_one_process(tmp_path, alone, batch, accumulation):
 
 
 @pytest.mark.slow
+def test_a_model_sharded_by_fsdp2_is_mixed_as_a_whole_one(tmp_path):
+    output = tmp_path / "out.json"
+    command = [*TORCHRUN, str(HERE / "launched_fsdp.py"), str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads(output.read_text())
+    assert results["sharded"]
+    assert results["losses"][0] == pytest.approx(results["losses"][1], abs=1e-6)
+    assert results["gradient difference"] < 1e-6
+
+
+@pytest.mark.slow
 def test_accelerate_launch_with_a_config_file_starts_two_processes(tmp_path, alone):
     config = tmp_path / "two.yaml"
     config.write_text(TWO_PROCESSES)

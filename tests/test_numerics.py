@@ -13,7 +13,7 @@ from transformers import TrainerCallback, pipeline
 
 from glue_runs.demo import train_tokenizer
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
-from hf_logitmix.losses import logitmix_loss
+from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
 from hf_logitmix.objectives.logitmix import SIMILARITIES
 
 METHODS = ["vanilla", "mixup", "manifold_mixup", "logitmix"]
@@ -41,6 +41,29 @@ def test_bf16_autocast_is_near_float32(tmp_path, method):
     exact, rounded = train(tmp_path, method), train(tmp_path, method, bf16=True)
     assert logged(rounded) == pytest.approx(logged(exact), rel=0.1)
     assert all(parameter.dtype == torch.float32 for parameter in rounded.model.parameters())
+
+
+@pytest.mark.parametrize("rows", ["mixed", "both"])
+def test_fp16_autocast_gives_float32_losses_near_the_exact_ones(rows):
+    """Trainer's fp16 needs a GPU for its loss scaler; autocast itself runs here too."""
+    model, data = tiny_bert(), data_without_types(8)
+    plan = MixPlan(torch.tensor([1, 0, 3, 2, 5, 4, 7, 6]), torch.linspace(0, 1, 8))
+    labels = torch.tensor([row["labels"] for row in data])
+
+    def loss():
+        output = mixed_forward(model, batch_of(data), plan, rows=rows)
+        if rows == "mixed":
+            return mixed_cross_entropy(output.mixed_logits, labels, plan), output.mixed_logits
+        return logitmix_loss(output.logits, output.mixed_logits, labels, plan).total, output.mixed_logits
+
+    exact, _ = loss()
+    with torch.autocast("cpu", dtype=torch.float16):
+        rounded, logits = loss()
+    assert logits.dtype == torch.float16
+    assert rounded.dtype == torch.float32
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
+    (1024 * rounded).backward()  # a loss scale
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,7 +9,15 @@ from conftest import examples, tiny_bert
 from datasets import Dataset
 from test_trainer import arguments
 from torch.utils.data import Dataset as TorchDataset
-from transformers import RobertaConfig, RobertaForSequenceClassification, Trainer
+from transformers import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    Trainer,
+)
 
 from hf_logitmix import Method, MixTrainer, MixTrainerMixin, get_method
 from hf_logitmix.mixing import Linear
@@ -115,6 +123,20 @@ def test_hidden_levels_refuse_checkpointed_layers(tmp_path):
     )
     with pytest.raises(ValueError, match="activation checkpointing"):
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [
+        (BertForMultipleChoice, "multiple choice"),
+        (BertForTokenClassification, "token classification"),
+        (BertForQuestionAnswering, "question answering"),
+        (BertForMaskedLM, "masked language modelling"),
+    ],
+)
+def test_other_heads_are_refused(tmp_path, model, task):
+    with pytest.raises(ValueError, match=f"{model.__name__} is a model for {task}.*transformers.Trainer"):
+        MixTrainer(model=model(tiny_bert().config), args=arguments(tmp_path), method="vanilla")
 
 
 class BringsItsOwnLoss(Trainer):
