@@ -24,7 +24,8 @@ import transformers
 from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-from hf_logitmix import MixTrainer, __version__
+from hf_logitmix import MixTrainer, __version__, get_method
+from hf_logitmix.targets import TrainingSet
 
 BATCH, LENGTH, CLASSES = 32, 64, 3
 RATIOS = {
@@ -32,6 +33,11 @@ RATIOS = {
     "mixup / vanilla": ("mixup", "vanilla", 1.03),
     "logitmix / vanilla on 2B": ("logitmix", "vanilla on 2B", 1.02),
     "logitmix / vanilla": ("logitmix", "vanilla", None),
+    "lamix, mixed batch / vanilla": ("lamix, mixed batch", "vanilla", None),
+    "lamix, clean batch / vanilla": ("lamix, clean batch", "vanilla", None),
+    "mcel / vanilla": ("mcel", "vanilla", None),
+    "sg_mcel / vanilla": ("sg_mcel", "vanilla", None),
+    "gmcel / vanilla": ("gmcel", "vanilla", None),
 }
 
 
@@ -56,22 +62,26 @@ class Steps:
         )
         self.model = BertForSequenceClassification(config)
         args = TrainingArguments(folder, report_to="none", disable_tqdm=True)
-        mixing = {
-            name: MixTrainer(model=self.model, args=args, method=name) for name in ("vanilla", "mixup", "logitmix")
-        }
-        trainers = {"stock": Trainer(model=self.model, args=args), **mixing, "vanilla on 2B": mixing["vanilla"]}
-        for trainer in trainers.values():
-            trainer.current_gradient_accumulation_steps = 1
-        self.trainers: dict[str, Trainer] = trainers
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
+        self.trainers: dict[str, Trainer] = {"stock": Trainer(model=self.model, args=args)}
+        similarity = {"class_similarity": (1 - torch.eye(CLASSES)) / (CLASSES - 1)}
+        for method in ("vanilla", "mixup", "logitmix", "lamix", "mcel", "sg_mcel", "gmcel"):
+            options = similarity if method.endswith("mcel") else {}
+            trainer = MixTrainer(model=self.model, args=args, method=get_method(method, **options))
+            trainer.method = trainer.method.prepare(TrainingSet(None, self.model, CLASSES))
+            if learned := list(trainer.method.learned.parameters()):
+                self.optimizer.add_param_group({"params": learned})
+            kinds = {"vanilla": ("vanilla", "vanilla on 2B"), "lamix": ("lamix, clean batch", "lamix, mixed batch")}
+            self.trainers |= dict.fromkeys(kinds.get(method, (method,)), trainer)
+        for trainer in self.trainers.values():
+            trainer.current_gradient_accumulation_steps = 1
         self.batch, self.batch_2b = batch_of(BATCH, args.device), batch_of(2 * BATCH, args.device)
 
     def seconds(self, name: str) -> float:
         """Time one step: forward, loss, backward, optimizer."""
         trainer, batch = self.trainers[name], self.batch_2b if name == "vanilla on 2B" else self.batch
-        hooks = (
-            trainer.method.mixing.attached(self.model) if isinstance(trainer, MixTrainer) else contextlib.nullcontext()
-        )
+        trainer.state.global_step = int(name == "lamix, mixed batch")  # odd steps are mixed
+        hooks = trainer.method.attached(self.model) if isinstance(trainer, MixTrainer) else contextlib.nullcontext()
         with hooks:  # on the model all through a training run, so not a part of a step
             _wait()
             started = time.perf_counter()
@@ -132,7 +142,7 @@ def main() -> int:
     options.output.write_text(json.dumps(record, indent=2) + "\n")
     for name, ratio in ratios.items():
         goal = "" if ratio["goal"] is None else f"   goal <= {ratio['goal']}"
-        print(f"{name:<28}{ratio['median']:.3f}  [{ratio['quartiles'][0]:.3f}, {ratio['quartiles'][1]:.3f}]{goal}")
+        print(f"{name:<32}{ratio['median']:.3f}  [{ratio['quartiles'][0]:.3f}, {ratio['quartiles'][1]:.3f}]{goal}")
     print(f"written to {options.output}")
     return 0
 

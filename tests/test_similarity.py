@@ -12,6 +12,7 @@ from conftest import batch_of, examples, tiny_bert, tiny_vit
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from tiny_models import PAD, tiny_model
@@ -19,7 +20,6 @@ from tiny_models import VOCABULARY as WORDS
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification, default_data_collator
 
-from hf_logitmix import TrainingSet
 from hf_logitmix.features import pooled_features
 from hf_logitmix.similarity import (
     FILE_NAME,
@@ -30,6 +30,7 @@ from hf_logitmix.similarity import (
     linear,
     logistic,
 )
+from hf_logitmix.training_set import TrainingSet
 
 BY_HAND = {
     logistic: lambda d: 1 / (1 + math.exp(d)),
@@ -241,8 +242,8 @@ INFINITE[0, 0] = -np.inf
         (np.repeat(X[:6], 4, axis=0), np.tile(range(4), 6), {}, "features do not tell the classes apart"),
         ([[-1, 0], [-1.1, 0.1], [1, 0], [1.1, -0.1], [0, 0.1], [0, -0.1]], [0, 0, 1, 1, 2, 2], {}, "at the centre"),
         (X, Y, {"s": lambda d: d - 1}, "s gave a negative"),
-        (X, Y, {"s": lambda d: d * np.nan}, "s gave a negative, infinite or NaN"),
-        (X, Y, {"s": lambda d: d * np.inf}, "s gave a negative, infinite"),
+        (X, Y, {"s": lambda d: np.full_like(d, np.nan)}, "s gave a negative, infinite or NaN"),
+        (X, Y, {"s": lambda d: np.full_like(d, np.inf)}, "s gave a negative, infinite"),
         (X, Y, {"s": lambda d: 0 * d}, "like no other"),
     ],
 )
@@ -251,6 +252,7 @@ def test_what_discriminant_analysis_refuses(features, labels, options, message):
         lda_similarity(features, labels, **options)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_matrix_without_a_doubly_stochastic_scaling_is_refused():
     """Classes 1, 2 and 3 are like class 0 alone: its row and theirs cannot all sum to 1."""
     star = np.zeros((4, 4))
@@ -297,10 +299,221 @@ def training_set(folder=None, rows=ROWS, model=None, collator=default_data_colla
 def tampered(folder) -> torch.Tensor:
     """Puts another similarity into the file that is kept."""
     matrix = torch.tensor([[0.0, 0.5, 0.25, 0.25], [0.5, 0.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
-    with open(folder / FILE_NAME, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        import json
-
-        metadata = json.loads(file.read(size))["__metadata__"]
+    with safe_open(folder / FILE_NAME, "pt") as file:
+        metadata = file.metadata()
     save_file({"class_similarity": matrix}, folder / FILE_NAME, metadata=metadata)
     return matrix
+
+
+def from_pooler(model, rows) -> np.ndarray:
+    """What BERT's pooler gives for one example at a time."""
+    model.eval()
+    with torch.no_grad():
+        return np.stack([model.bert(**batch_of([row])).pooler_output[0].double().numpy() for row in rows])
+
+
+def test_a_training_set_is_seen_by_the_model_itself():
+    """The model drops out in training; its features here are those of evaluation."""
+    found = class_similarity(training_set())
+    x = from_pooler(tiny_bert(4, dropout=0.3), ROWS)
+    np.testing.assert_allclose(found, rows_to_one(unnormalised(means_by_sklearn(x, LABELS))), atol=2e-4)
+    symmetric = class_similarity(training_set(), symmetric=True)
+    torch.testing.assert_close(symmetric, lda_similarity(x, LABELS, symmetric=True), atol=2e-4, rtol=0)
+
+
+def test_datasets_with_a_label_column_are_read_too():
+    plain = [{k: v.tolist() if k != "labels" else v for k, v in row.items()} for row in ROWS]
+    renamed = Dataset.from_list(plain).rename_column("labels", "label")
+    assert torch.equal(class_similarity(training_set(rows=renamed)), class_similarity(training_set()))
+
+
+def test_the_matrix_is_kept_and_used_again(tmp_path):
+    folder = tmp_path / "not yet there"
+    found = class_similarity(training_set(folder))
+    assert torch.equal(load_file(folder / FILE_NAME)["class_similarity"], found)
+    matrix = tampered(folder)
+    assert torch.equal(class_similarity(training_set(folder)), matrix)
+
+
+def another_label(rows):
+    return [{**rows[0], "labels": (rows[0]["labels"] + 1) % 4}, *rows[1:]]
+
+
+def another_sentence(rows):
+    return [{**rows[0], "input_ids": rows[1]["input_ids"]}, *rows[1:]]
+
+
+@pytest.mark.parametrize("change", [another_label, another_sentence, lambda rows: rows[:-1]])
+def test_the_matrix_of_other_data_is_not_used(tmp_path, change):
+    class_similarity(training_set(tmp_path))
+    matrix = tampered(tmp_path)
+    found = class_similarity(training_set(tmp_path, change(ROWS)))
+    assert torch.equal(found, class_similarity(training_set(rows=change(ROWS))))
+    assert not torch.equal(found, matrix)
+    assert torch.equal(load_file(tmp_path / FILE_NAME)["class_similarity"], found)
+
+
+def test_the_matrix_of_another_model_or_of_other_options_is_not_used(tmp_path):
+    plain = class_similarity(training_set(tmp_path))
+    tampered(tmp_path)
+    nudged = tiny_bert(4)
+    with torch.no_grad():
+        nudged.bert.encoder.layer[1].output.dense.weight[0, 0] += 1.0
+    found = class_similarity(training_set(tmp_path, model=nudged))
+    assert torch.equal(found, class_similarity(training_set(model=nudged)))
+    assert not torch.equal(found, plain)
+    for options in ({"symmetric": True}, {"max_examples": 100}, {"max_examples": 100, "seed": 1}):
+        matrix = tampered(tmp_path)
+        assert not torch.equal(class_similarity(training_set(tmp_path), **options), matrix)
+
+
+def test_a_resumed_run_takes_the_kept_matrix_whatever_the_model(tmp_path):
+    class_similarity(training_set(tmp_path))
+    matrix = tampered(tmp_path)
+    trained = tiny_bert(4, seed=1)
+    assert torch.equal(class_similarity(training_set(tmp_path, model=trained, resumes=True)), matrix)
+    with pytest.raises(ValueError, match=r"resume_from_checkpoint: class_similarity\.safetensors"):
+        class_similarity(training_set(tmp_path, another_label(ROWS), resumes=True))
+    for folder in (tmp_path / "elsewhere", None):
+        with pytest.raises(ValueError, match=r"resume_from_checkpoint: class_similarity\.safetensors"):
+            class_similarity(training_set(folder, resumes=True))
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    class_similarity(training_set(None))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_and_the_random_numbers_are_left_as_they_were():
+    model = tiny_bert(4, dropout=0.3).train()
+    model.bert.encoder.layer[0].eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    class_similarity(training_set(model=model))
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_model_that_fails_is_left_as_it_was():
+    model = tiny_bert(4).train()
+    with pytest.raises(IndexError):
+        pooled_features(model, [{"input_ids": torch.tensor([[10_000]])}], num_labels=4, shows_progress=False)
+    assert all(module.training for module in model.modules())
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+COUNTS = (100, 60, 36, 3, 1)
+
+
+class Recording:
+    """A collator that notes which examples it was given."""
+
+    def __init__(self):
+        self.seen: list[int] = []
+
+    def __call__(self, rows):
+        self.seen += [row["number"] for row in rows]
+        return default_data_collator([{k: v for k, v in row.items() if k != "number"} for row in rows])
+
+
+@pytest.mark.parametrize(("most", "shares"), [(50, (25, 15, 9, 2, 1)), (10, (5, 3, 2, 2, 1)), (200, COUNTS)])
+def test_a_sample_keeps_the_shares_and_leaves_no_class_out(most, shares):
+    labels = np.random.default_rng(0).permutation(np.repeat(range(5), COUNTS)).tolist()
+    rows = [{**row, "labels": y, "number": i} for i, (row, y) in enumerate(zip(examples(200), labels, strict=True))]
+
+    def chosen(seed):
+        collator = Recording()
+        data = TrainingSet(rows, tiny_bert(5), 5, collator, shows_progress=False)
+        matrix = class_similarity(data, max_examples=most, seed=seed)
+        return sorted(set(collator.seen)), matrix
+
+    picked, matrix = chosen(0)
+    assert tuple(np.bincount([labels[i] for i in picked])) == shares
+    again, same = chosen(0)
+    assert again == picked
+    assert torch.equal(same, matrix)
+    if most < 200:
+        assert chosen(1)[0] != picked
+        x = from_pooler(tiny_bert(5), [{k: v for k, v in rows[i].items() if k != "number"} for i in picked])
+        expected = lda_similarity(x, [labels[i] for i in picked])
+        torch.testing.assert_close(matrix, expected, atol=2e-3, rtol=0)
+
+
+def test_two_classes_need_no_features():
+    """Their similarity is known, whatever the model: this one could not even run."""
+    data = TrainingSet([{"labels": i % 2} for i in range(6)], nn.Identity(), 2)
+    assert class_similarity(data).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([row for row in ROWS if row["labels"] != 3], {}, "class 3 has no example"),
+        ([{**row, "labels": i} for i, row in enumerate(ROWS[:4])], {}, "4 examples of 4 classes are too few"),
+        ([{**ROWS[0], "labels": 7}, *ROWS], {}, r"label 7 of example 0 is outside 0\.\.3"),
+        (iter(ROWS), {}, "no length.*class_similarity"),
+        (ROWS, {"collator": None}, "without a collator.*class_similarity"),
+    ],
+)
+def test_training_sets_without_a_similarity(rows, options, message):
+    with pytest.raises(ValueError, match=message):
+        class_similarity(training_set(rows=rows, **options))
+
+
+# ---- pooled features -------------------------------------------------------------------------------------------------
+
+
+def sentences(model_type: str) -> dict[str, torch.Tensor]:
+    """Six sentences of 3 to 8 tokens; GPT-2 is padded on the left, so that its head finds the last token."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, WORDS, (6, 8), generator=generator)
+    place, used = torch.arange(8).expand(6, 8), torch.arange(3, 9).unsqueeze(1)
+    mask = (place >= 8 - used) if model_type == "gpt2" else (place < used)
+    return {"input_ids": torch.where(mask, ids, PAD), "attention_mask": mask.long()}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "encoder"), [("roberta", "roberta"), ("gpt2", "transformer"), ("distilbert", "distilbert")]
+)
+def test_token_vectors_are_averaged_over_the_mask(model_type, encoder):
+    """RoBERTa's and GPT-2's heads read every token; DistilBERT's reads the first."""
+    model, batch = tiny_model(model_type), sentences(model_type)
+    with torch.no_grad():
+        hidden = getattr(model, encoder)(**batch).last_hidden_state.double().numpy()
+    expected = []
+    for vectors, mask in zip(hidden, batch["attention_mask"].tolist(), strict=True):
+        kept = [vector for vector, is_word in zip(vectors, mask, strict=True) if is_word]
+        expected.append(vectors[0] if model_type == "distilbert" else sum(kept) / len(kept))
+    halves = [{name: value[part] for name, value in batch.items()} for part in (slice(0, 4), slice(4, 6))]
+    found = pooled_features(model, halves, num_labels=3, shows_progress=False)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_token_vectors_without_a_mask_are_all_averaged():
+    model, ids = tiny_model("roberta"), sentences("roberta")["input_ids"][-1:]
+    with torch.no_grad():
+        expected = model.roberta(ids).last_hidden_state.mean(1)
+    found = pooled_features(model, [{"input_ids": ids}], num_labels=3, shows_progress=False)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_images_are_read_where_their_head_reads_them():
+    pixels = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3)
+    vit, resnet = tiny_vit().eval(), ResNetForImageClassification(config).eval()
+    with torch.no_grad():
+        first_patch = vit.vit(pixels).last_hidden_state[:, 0]
+        everywhere = resnet.resnet(pixels).last_hidden_state.flatten(2).mean(2)
+    for model, expected in ((vit, first_patch), (resnet, everywhere)):
+        found = pooled_features(model, [{"pixel_values": pixels}], num_labels=3, shows_progress=False)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_model_without_a_head():
+    with pytest.raises(ValueError, match="no linear layer with 3 outputs"):
+        pooled_features(nn.Sequential(nn.Linear(4, 2)), [], num_labels=3)
