@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from hf_logitmix.mixing import CutMix, Linear, Mixing, NoMixing
+from hf_logitmix.mixing import CutMix, Linear, Mixing, NoMixing, PuzzleMix
 from hf_logitmix.moment import Moment
 from hf_logitmix.objectives import CrossEntropy, Distillation, LaMix, LogitMix, MixedCrossEntropy, Objective
 from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing, OneHot, Targets, as_targets
@@ -119,6 +119,7 @@ def _options_of(part: Any) -> list[str]:
 
 _MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
 _MCEL = "Negi, Chen, Mahoor, Leveraging Class Similarity to Improve Deep Neural Network Robustness, 2018"
+_PUZZLEMIX = "Kim et al., Puzzle Mix: Exploiting Saliency and Local Statistics for Optimal Mixup, ICML 2020"
 _LAMIX = "Bypassing the Random Input Mixing in Mixup, under review at ICLR 2022"
 _LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022"
 
@@ -148,10 +149,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             MixedCrossEntropy(),
             source="Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers, ICCV 2019",
         ),
+        "puzzlemix": Method(PuzzleMix(alpha=1.0), MixedCrossEntropy(), source=_PUZZLEMIX),
         "logitmix": _logitmix_m,
         "logitmix_m": _logitmix_m,
         "logitmix_c": Method(CutMix(alpha=1.0), LogitMix(weights=(1.0, 1.0, 0.1)), source=_LOGITMIX),
+        "logitmix_p": Method(PuzzleMix(alpha=1.0), LogitMix(), source=f"{_LOGITMIX}; {_PUZZLEMIX}"),
         "lamix": Method(Linear(alpha=1.0, input_lam=0.5), LaMix(beta=0.5), source=_LAMIX),
+        "lamix_p": Method(PuzzleMix(alpha=1.0, input_lam=0.5), LaMix(beta=1.0), source=f"{_LAMIX}; {_PUZZLEMIX}"),
         "distillation": Method(
             objective=Distillation(), source="Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
         ),

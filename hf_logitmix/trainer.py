@@ -99,7 +99,8 @@ class MixTrainerMixin(ExtrasMixin):
         moment = Moment(self.state.global_step, self.state.max_steps, self.args.seed)
         method = self.method.at(moment)
         plan = method.mixing.plan(len(labels), device=labels.device) if plan is None else plan
-        output = mixed_forward(model, inputs, plan, mixing=method.mixing, rows=method.objective.rows)
+        mixing = method.mixing.for_batch(labels)
+        output = mixed_forward(model, inputs, plan, mixing=mixing, rows=method.objective.rows)
         num_labels, _ = checks.head_of(self.model)
         loss, terms = method.objective.for_batch(inputs)(output, labels, method.targets.matrix(num_labels))
         penalty, penalties = method.targets.penalty()

@@ -1,5 +1,6 @@
 """One run: scores against scikit-learn and hand numbers, submissions to the character, and what a run leaves behind."""
 
+import dataclasses
 import json
 import math
 import re
@@ -18,7 +19,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from glue_runs.demo import train_tokenizer
 from glue_runs.experiment import Experiment, write_submission
-from glue_runs.run_glue import GlueArguments, load_model
+from glue_runs.run_glue import GlueArguments, load_model, with_label_noise
+from glue_runs.table import table
 from glue_runs.tasks import TASKS
 from hf_logitmix import MixTrainingArguments
 
@@ -247,3 +249,61 @@ def test_a_failure_in_training_gives_ctrl_c_back(tmp_path):
         assert signal.getsignal(signal.SIGINT) is before
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_of_the_mcel_family_records_its_targets_and_draws_them(tmp_path):
+    pairs = {"premise": sentences(40), "hypothesis": sentences(40, 4), "label": [7 * n % 5 % 3 for n in range(40)]}
+    found = experiment(tmp_path, "mnli", train=[pairs]).run(arguments(tmp_path / "out", method="gmcel"))
+    assert found == record(tmp_path / "out")
+    similarity, rows = np.array(found["class_similarity"]), np.array(found["targets"])
+    assert np.diag(similarity).tolist() == [0, 0, 0]
+    np.testing.assert_allclose(similarity.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(rows.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.diag(rows), 0.8, atol=0.1)
+    assert np.abs(rows - (0.8 * np.eye(3) + 0.2 * similarity)).max() > 1e-4  # six steps moved them from MCEL's rows
+    for name in ("class_similarity.png", "targets.png"):
+        assert imread(tmp_path / "out" / name).std() > 0.05
+
+
+def test_label_noise_reaches_training_alone_and_the_record():
+    """A fifth of 40 training labels is changed; the dev set and the clean column keep theirs."""
+    labels = [row % 2 for row in range(40)]
+    train, dev = (Dataset.from_dict({"sentence": sentences(40), "label": labels}) for _ in range(2))
+    task = TASKS["sst2"]
+    splits = {"train": [(task.train, train)], "dev": [(task.dev[0], dev)]}
+    noisy = with_label_noise(task, splits, 0.2, "uniform", seed=3)
+    (_, changed), (_, kept) = noisy["train"][0], noisy["dev"][0]
+    assert sum(a != b for a, b in zip(changed["label"], labels, strict=True)) == 8
+    assert changed["clean_label"][:] == kept["label"][:] == labels
+    with pytest.raises(ValueError, match=r"label_noise=0\.2: stsb is a regression"):
+        with_label_noise(TASKS["stsb"], splits, 0.2, "uniform", seed=3)
+
+
+def test_a_run_with_label_noise_says_so(tmp_path):
+    train = {"sentence": sentences(40), "label": [row % 2 for row in range(40)]}
+    made = experiment(tmp_path, "sst2", train=[train], dev=[train])
+    made = dataclasses.replace(made, label_noise="0.2 uniform")
+    found = made.run(arguments(tmp_path / "out", method="vanilla"))
+    assert found["settings"]["label_noise"] == "0.2 uniform"
+    assert "label_noise: 0.2 uniform" in (tmp_path / "out" / "README.md").read_text()
+    cells = [cell.strip() for cell in table([found]).splitlines()[2].strip("|").split("|")]
+    assert cells[0] == "sst2, 0.2 uniform label noise"
+
+
+def test_the_time_of_a_method_is_compared_with_vanilla_of_the_same_seed_and_settings():
+    """Twice and three times vanilla's seconds: 2.5 in the mean; another setting's vanilla does not count."""
+    fixed = {"task": "sst2", "model": "m", "data": "d", "n_train": 9, "n_eval": 9, "eval_accuracy": 0.5}
+    runs = [
+        {**fixed, "method_name": name, "method": name, "seed": seed, "settings": {"lr": lr}, "train_seconds": seconds}
+        for name, seed, lr, seconds in [
+            ("vanilla", 1, 1, 10.0),
+            ("vanilla", 2, 1, 20.0),
+            ("vanilla", 1, 2, 1.0),
+            ("mixup", 1, 1, 20.0),
+            ("mixup", 2, 1, 60.0),
+            ("mixup", 7, 1, 5.0),
+        ]
+    ]
+    rows = [line.split("|") for line in table(runs[:-1]).splitlines()[2:]]
+    assert [row[10].strip() for row in rows] == ["1.00 ± 0.00", "1.00", "2.50 ± 0.71"]
+    assert table(runs).splitlines()[-1].split("|")[10].strip() == ""  # no vanilla run of seed 7

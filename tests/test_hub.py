@@ -113,7 +113,8 @@ def test_an_absolute_path_stays_out_when_the_folder_is_gone(tmp_path):
 def test_a_model_from_scratch_has_no_base_model():
     text = str(card(None))
     assert "base_model" not in front_matter(text)
-    assert "None" not in text
+    assert "`None`" not in text
+    assert "from None" not in text
     assert "Fine-tuned" not in text
     assert "from scratch on nyu-mll/glue `mrpc`" in text
 

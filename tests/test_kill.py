@@ -18,12 +18,14 @@ from transformers import Trainer, TrainerCallback
 
 from hf_logitmix import METHODS, MixTrainer, get_method
 from hf_logitmix.checkpoints import last_complete_checkpoint, why_torn
-from hf_logitmix.mixing import CutMix
+from hf_logitmix.mixing import CutMix, PuzzleMix
 
 STEPS, KILLS = 12, 3
 LOGGED = ("loss", "mix", "cls", "sim", "distill", "penalty_high", "lam_mean", "learning_rate", "step")
 TEXT_METHODS = [
-    name for name, method in METHODS.items() if not isinstance(method.mixing, CutMix) and name != "logitmix_m"
+    name
+    for name, method in METHODS.items()
+    if not isinstance(method.mixing, (CutMix, PuzzleMix)) and name != "logitmix_m"
 ]
 # A fork server holds the imports, so that a process that is killed and started again costs a second.
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -11,9 +11,9 @@ from scipy import stats
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_logitmix import METHODS, Method, get_method
-from hf_logitmix.mixing import CutMix, Linear, NoMixing
+from hf_logitmix.mixing import CutMix, Linear, NoMixing, PuzzleMix
 from hf_logitmix.moment import Moment
-from hf_logitmix.objectives import CrossEntropy, LogitMix, MixedCrossEntropy
+from hf_logitmix.objectives import CrossEntropy, Distillation, LaMix, LogitMix, MixedCrossEntropy
 from hf_logitmix.targets import LabelSmoothing, OneHot
 
 # name -> mixing, alpha, level, objective, weights, eps
@@ -21,12 +21,20 @@ PUBLISHED = {
     "vanilla": (NoMixing, None, None, CrossEntropy, None, None),
     "label_smoothing": (NoMixing, None, None, CrossEntropy, None, 0.1),
     "infogain": (NoMixing, None, None, CrossEntropy, None, None),
+    "mcel": (NoMixing, None, None, CrossEntropy, None, 0.2),
+    "sg_mcel": (NoMixing, None, None, CrossEntropy, None, 0.2),
+    "gmcel": (NoMixing, None, None, CrossEntropy, None, 0.2),
     "mixup": (Linear, 0.4, "embedding", MixedCrossEntropy, None, None),
     "manifold_mixup": (Linear, 2.0, "manifold", MixedCrossEntropy, None, None),
     "cutmix": (CutMix, 1.0, None, MixedCrossEntropy, None, None),
+    "puzzlemix": (PuzzleMix, 1.0, None, MixedCrossEntropy, None, None),
     "logitmix": (Linear, 3.0, "embedding", LogitMix, (1, 1, 1), None),
     "logitmix_m": (Linear, 3.0, "embedding", LogitMix, (1, 1, 1), None),
     "logitmix_c": (CutMix, 1.0, None, LogitMix, (1, 1, 0.1), None),
+    "logitmix_p": (PuzzleMix, 1.0, None, LogitMix, (1, 1, 1), None),
+    "lamix": (Linear, 1.0, "embedding", LaMix, None, None),
+    "lamix_p": (PuzzleMix, 1.0, None, LaMix, None, None),
+    "distillation": (NoMixing, None, None, Distillation, None, None),
 }
 
 
@@ -47,6 +55,19 @@ def test_defaults_are_the_published_ones(name):
     assert getattr(method.objective, "warmup", "none") == "none"
     assert getattr(method.targets, "eps", None) == eps
     assert method.mixing.mix_fraction == 1.0
+
+
+def test_every_method_is_in_the_table_above():
+    assert set(PUBLISHED) == set(METHODS)
+
+
+def test_defaults_of_lamix_and_puzzlemix_are_the_published_ones():
+    lamix, with_puzzles, puzzle = (get_method(name) for name in ("lamix", "lamix_p", "puzzlemix"))
+    assert (lamix.objective.beta, lamix.mixing.input_lam, lamix.objective.label_lam) == (0.5, 0.5, "uniform")
+    assert (with_puzzles.objective.beta, with_puzzles.mixing.input_lam) == (1.0, 0.5)
+    mixing = puzzle.mixing
+    assert (mixing.label_smoothness, mixing.data_smoothness, mixing.prior_weight) == (1.2, 0.5, 0.2)
+    assert (mixing.neigh_size, mixing.n_labels, mixing.transport, mixing.t_eps) == (4, 3, True, 0.8)
 
 
 def test_rows_that_each_objective_asks_for():
@@ -215,7 +236,7 @@ def test_step_is_plain_for_exactly_the_first_tenth(steps):
 def test_without_warmup_and_without_schedule_nothing_changes():
     for name in METHODS:
         method = get_method(name)
-        if name not in ("manifold_mixup", "lamix"):
+        if name not in ("manifold_mixup", "lamix", "lamix_p", "puzzlemix", "logitmix_p"):
             assert all(method.at(Moment(step, 50)) == method for step in range(50))
 
 

@@ -3,5 +3,6 @@
 from hf_logitmix.mixing.base import Mixing, NoMixing
 from hf_logitmix.mixing.image import CutMix
 from hf_logitmix.mixing.linear import Linear
+from hf_logitmix.mixing.puzzle import PuzzleMix
 
-__all__ = ["CutMix", "Linear", "Mixing", "NoMixing"]
+__all__ = ["CutMix", "Linear", "Mixing", "NoMixing", "PuzzleMix"]

@@ -38,6 +38,10 @@ class Mixing(Protocol):
         """The mixing that applies at this step of training: itself, unless a choice is drawn for each step."""
         ...
 
+    def for_batch(self, labels: Tensor) -> Mixing:
+        """The mixing for one batch: itself, unless it looks at the labels."""
+        ...
+
     def check(self, model: nn.Module, rows: Rows) -> None:
         """Raise ValueError where this model cannot be mixed in this way, and warn where it would teach nothing."""
         ...
@@ -64,6 +68,9 @@ class NoMixing:
         return MixPlan(torch.arange(batch_size, device=device), torch.ones(batch_size, device=device))
 
     def at(self, moment: Moment) -> NoMixing:
+        return self
+
+    def for_batch(self, labels: Tensor) -> NoMixing:
         return self
 
     def check(self, model: nn.Module, rows: Rows) -> None:

@@ -27,7 +27,7 @@ def mixup(pixels: Tensor, plan: MixPlan) -> tuple[Tensor, MixPlan]:
     Returns:
         the mixed images, FloatTensor[M, C, H, W], and the plan as it was.
     """
-    _check_images(pixels)
+    check_images(pixels)
     lam = plan.lam.reshape(-1, 1, 1, 1)
     mixed = lam * pixels[: len(plan.partner)] + (1 - lam) * pixels[plan.partner]
     return mixed.to(pixels.dtype), plan
@@ -47,7 +47,7 @@ def cutmix(pixels: Tensor, plan: MixPlan, generator: torch.Generator | None = No
     Returns:
         the mixed images, [M, C, H, W], and the plan with lam corrected to the share of an image's own pixels.
     """
-    _check_images(pixels)
+    check_images(pixels)
     (partner, lam), (height, width) = plan, pixels.shape[-2:]
     source = generator.device if generator is not None else torch.device("cpu")
     centres = torch.rand(2, len(partner), generator=generator, device=source).to(pixels.device)
@@ -109,6 +109,9 @@ class CutMix:
     def at(self, moment: Moment) -> CutMix:
         return self
 
+    def for_batch(self, labels: Tensor) -> CutMix:
+        return self
+
     def check(self, model: nn.Module, rows: Rows) -> None:
         if not is_image_model(unwrap(model)):
             raise ValueError(
@@ -125,7 +128,8 @@ class CutMix:
         return forward(model, inputs, mixed, plan, rows)
 
 
-def _check_images(pixels: Tensor) -> None:
+def check_images(pixels: Tensor) -> None:
+    """Raise ValueError unless these are images as floats, [B, C, H, W]."""
     if pixels.dim() != 4 or not pixels.is_floating_point():
         raise ValueError(
             f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}: pass floats of shape [B, C, H, W]."

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hf_logitmix.mixing import image, text
 from hf_logitmix.mixing.sites import check_level, resolve_level, sites
@@ -70,6 +70,9 @@ class Linear:
 
     def at(self, moment: Moment) -> Linear:
         return replace(self, draw=moment.uniform("level")) if self.level == "manifold" else self
+
+    def for_batch(self, labels: Tensor) -> Linear:
+        return self
 
     def check(self, model: nn.Module, rows: Rows) -> None:
         model = unwrap(model)

@@ -84,8 +84,8 @@ def label_energy(
         + \sum_{i \sim j} \beta' [1 + \tfrac{\gamma}{2}(d_{12}+d_{21}-d_{11}-d_{22})] (m_i-m_j)^2
         - \tfrac{\eta}{g^2} \sum_i \log(\tbinom{n-1}{k_i} \alpha^{k_i} (1-\alpha)^{n-1-k_i} + 10^{-8})
 
-    with :math:`\beta' = \beta / 16 g` and d_ab(i, j) the mean difference of image a in block i and image b in block j over
-    the cells that touch, of images pooled to cells of min(neigh_size, S/g) pixels.
+    with :math:`\beta' = \beta / 16 g` and d_ab(i, j) the mean difference of image a in block i and image b in block j
+    over the cells that touch, of images pooled to cells of min(neigh_size, S/g) pixels.
 
     Args:
         images: FloatTensor[B, C, S, S] in [0, 1], not normalised.
@@ -133,9 +133,9 @@ def label_energy(
 def find_levels(energy: Energy, sweeps: int = 5, descents: int = 2) -> Tensor:
     """Levels of low energy, LongTensor[B, g, g].
 
-    The levels are relaxed to numbers in [0, 1], where the energy is a convex quadratic; red and black over-relaxed sweeps
-    bring it down; several roundings of the result then go downhill one block at a time, red and black, and the best of
-    them is kept. No step waits for the device.
+    The levels are relaxed to numbers in [0, 1], where the energy is a convex quadratic; red and black over-relaxed
+    sweeps bring it down; several roundings of the result then go downhill one block at a time, red and black, and the
+    best of them is kept. No step waits for the device.
     """
     unary, down, right = energy
     steps = unary.shape[-1] - 1
@@ -185,8 +185,8 @@ def find_levels(energy: Energy, sweeps: int = 5, descents: int = 2) -> Tensor:
 def transport_plan(saliency: Tensor, wanted: Tensor, t_eps: float = 0.8) -> Tensor:
     r"""Which block moves where, so that what is salient lands in the blocks that are kept.
 
-    Moving block i to place j costs :math:`\epsilon_t\, \mathrm{dist}(i, j)^2 / (t-1)^2 - s_i z_j`. In each of t rounds every
-    block bids on its cheapest place and every place keeps its lowest bidder; losers find that place dearer by 1.
+    Moving block i to place j costs :math:`\epsilon_t\, \mathrm{dist}(i, j)^2 / (t-1)^2 - s_i z_j`. In each of t rounds
+    every block bids on its cheapest place and every place keeps its lowest bidder; losers find that place dearer by 1.
 
     Args:
         saliency: FloatTensor[B, t, t].
@@ -198,9 +198,7 @@ def transport_plan(saliency: Tensor, wanted: Tensor, t_eps: float = 0.8) -> Tens
     """
     size = saliency.shape[-1]
     many = max(1, _DENSE_ENTRIES // size**4)
-    return torch.cat(
-        [_plan_of(s, z, t_eps) for s, z in zip(saliency.split(many), wanted.split(many), strict=True)]
-    )
+    return torch.cat([_plan_of(s, z, t_eps) for s, z in zip(saliency.split(many), wanted.split(many), strict=True)])
 
 
 def _plan_of(saliency: Tensor, wanted: Tensor, t_eps: float) -> Tensor:
