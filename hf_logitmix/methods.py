@@ -118,9 +118,9 @@ def _options_of(part: Any) -> list[str]:
 
 
 _MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
-_MCEL = "Negi, Chen, Mahoor, Leveraging Class Similarity to Improve Deep Neural Network Robustness, 2018"
+_MCEL = "Negi, Chan, Mahoor, Leveraging Class Similarity to Improve Deep Neural Network Robustness, 2018"
 _PUZZLEMIX = "Kim et al., Puzzle Mix: Exploiting Saliency and Local Statistics for Optimal Mixup, ICML 2020"
-_LAMIX = "Bypassing the Random Input Mixing in Mixup, under review at ICLR 2022"
+_LAMIX = "Bypassing the Random Input Mixing in Mixup, submitted to ICLR 2021"
 _LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022"
 
 _logitmix_m = Method(Linear(alpha=3.0), LogitMix(), source=_LOGITMIX)

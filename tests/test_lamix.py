@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.torch import load_file
-from test_trainer import LEARNING_RATE, InOrder, arguments, collate_pairs, data_without_types, weights
+from test_trainer import LEARNING_RATE, InOrder, arguments, data_without_types, weights
 from tiny_models import NUM_LABELS, tiny_model
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification, TrainerCallback
+from transformers import AutoModelForSequenceClassification, TrainerCallback, default_data_collator
 
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
 from hf_logitmix.losses import lamix_loss
@@ -326,6 +326,25 @@ class Started(InOrder):
         self.start = copy.deepcopy(self._extras)
 
 
+LAM = (0.2, 0.7, 0.4, 0.9)
+
+
+def rings(size: int, ring: int = 4) -> MixPlan:
+    """Each example meets the next of its ring. (In pairs that meet at 1/2 both rows are one, and a lam cancels out.)"""
+    partner = []
+    for start in range(0, size, ring):
+        members = list(range(start, min(start + ring, size)))
+        partner += [*members[1:], members[0]]
+    return MixPlan(torch.tensor(partner), torch.tensor(LAM[:ring]).repeat(size)[:size])
+
+
+def collate(features):
+    """Rings of four; of two in micro-batches of two."""
+    batch = default_data_collator(features)
+    plan = rings(len(features), min(4, len(features)))
+    return {**batch, "partner": plan.partner, "lam": plan.lam}
+
+
 def head_of(extras) -> tuple[torch.Tensor, torch.Tensor]:
     linear = extras["objective"].linear
     return linear.weight.detach().clone(), linear.bias.detach().clone()
@@ -340,7 +359,7 @@ def train(folder, model=None, data=None, cls=Started, callbacks=(), method=None,
         args=arguments(folder, **{"max_steps": 4, **options}),
         method=get_method("lamix", **chosen) if method is None else method,
         train_dataset=data_without_types(30) if data is None else data,
-        data_collator=collate_pairs,
+        data_collator=collate,
         callbacks=list(callbacks),
     )
     trainer.train()
@@ -351,15 +370,14 @@ def logged(trainer) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def loss_by_hand(bert, rows, head, *, mixed, beta=0.5, label_lam="uniform", detach_target=False, eps=0.0):
+def loss_by_hand(bert, rows, head, *, mixed, beta=0.5, label_lam="uniform", detach_target=False, eps=0.0, ring=4):
     """Forwards through inputs_embeds without token types, both heads on the pooled output, the loss written out."""
     batch = batch_of(rows)
     labels = torch.tensor([row["labels"] for row in rows])
     targets = (1 - eps) * F.one_hot(labels, 3) + eps / 3
     if mixed:
-        partner = torch.arange(len(rows)) ^ 1
-        lam = torch.tensor([0.2, 0.7]).repeat(len(rows) // 2)[:, None]
-        lam = torch.full_like(lam, 0.5) if label_lam == "half" else lam
+        partner, lam = rings(len(rows), ring)
+        lam = (torch.full_like(lam, 0.5) if label_lam == "half" else lam)[:, None]
         words = bert.get_input_embeddings()(batch["input_ids"])
         mask = batch["attention_mask"] | batch["attention_mask"][partner]
         features = bert.bert(inputs_embeds=(words + words[partner]) / 2, attention_mask=mask).pooler_output
@@ -410,7 +428,7 @@ def test_equals_a_loop_by_hand(tmp_path, case, batch, accumulation):
     trainer = train(tmp_path, **options, **size)
     head = head_of(trainer.start)
     plain = {"eps": 0.3} if case == "smooth" else options
-    losses = loop_by_hand(by_hand, data, head, **plain)
+    losses = loop_by_hand(by_hand, data, head, ring=min(batch, 4), **plain)
     assert logged(trainer) == pytest.approx(losses, abs=2e-5)
     torch.testing.assert_close(weights(trainer.model), weights(by_hand), atol=2e-5, rtol=1e-4)
     for ours, theirs in zip(head_of(trainer._extras), head, strict=True):
@@ -495,16 +513,30 @@ def test_a_step_costs_one_forward_of_the_batch(tmp_path):
     assert rows == [8, 8, 8, 6]
 
 
+def test_whoever_asks_for_outputs_gets_k_columns(tmp_path):
+    """A Trainer of somebody else's that computes training metrics from them."""
+    seen = []
+
+    class Asking(Started):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            seen.append(outputs["logits"].shape)
+            return (loss, outputs) if return_outputs else loss
+
+    train(tmp_path, cls=Asking)
+    assert seen == [(8, 3), (8, 3), (8, 3), (6, 3)]
+
+
 def test_images_meet_at_one_half(tmp_path):
     generator = torch.Generator().manual_seed(0)
     data = [{"pixel_values": torch.rand(3, 16, 16, generator=generator), "labels": i % 3} for i in range(8)]
     model = tiny_vit()
     pixels, labels = torch.stack([row["pixel_values"] for row in data]), torch.tensor([row["labels"] for row in data])
-    partner, lam = torch.arange(8) ^ 1, torch.tensor([0.2, 0.7] * 4)[:, None]
+    partner, lam = rings(8)
     with torch.no_grad():
         mixed = model(pixel_values=(pixels + pixels[partner]) / 2).logits
     one_hot = F.one_hot(labels, 3)
-    expected = F.cross_entropy(mixed, lam * one_hot + (1 - lam) * one_hot[partner]).item()
+    expected = F.cross_entropy(mixed, lam[:, None] * one_hot + (1 - lam[:, None]) * one_hot[partner]).item()
     trainer = train(tmp_path, model=model, data=data, beta=1.0, clean_batches=False, max_steps=1)
     assert logged(trainer) == pytest.approx([expected], abs=1e-5)
 
@@ -610,7 +642,7 @@ def test_evaluation_in_the_middle_of_training_gives_k_columns_and_changes_nothin
         method="lamix",
         train_dataset=data[:30],
         eval_dataset=data[30:],
-        data_collator=collate_pairs,
+        data_collator=collate,
         compute_metrics=metrics_of,
     )
     trainer.train()
@@ -683,7 +715,7 @@ def test_the_best_checkpoints_second_head_comes_back(tmp_path):
         method="lamix",
         train_dataset=data_without_types(32),
         eval_dataset=data_without_types(8),
-        data_collator=collate_pairs,
+        data_collator=collate,
         compute_metrics=lambda prediction: {"score": next(scores)},
     )
     trainer.train()
@@ -771,6 +803,16 @@ def test_a_second_head_with_the_classifiers_weights_doubles_the_logits(model_typ
     torch.testing.assert_close(both[:, NUM_LABELS:], plain)
     assert alone.shape == plain.shape
     assert hooks_on(model) == 0
+
+
+@torch.no_grad()
+def test_a_second_head_beside_an_image_classifier_doubles_the_logits():
+    model, head = tiny_vit(), SecondHead(tiny_vit(), 3)
+    head.linear.load_state_dict(model.classifier.state_dict())
+    pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    plain = model.train()(pixel_values=pixels).logits
+    with head.attached(model):
+        torch.testing.assert_close(model(pixel_values=pixels).logits, torch.cat([plain, plain], 1))
 
 
 def test_a_model_without_a_linear_classifier_is_named():
