@@ -738,6 +738,7 @@ def test_bf16_trains_and_keeps_the_second_head_in_float32(tmp_path):
         assert all((a - b).abs().max() > 1e-4 for a, b in zip(after, before, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing")
 def test_checkpointed_activations_change_nothing(tmp_path):
     plain, saved = train(tmp_path), train(tmp_path, gradient_checkpointing=True)
     torch.testing.assert_close(weights(saved.model), weights(plain.model), atol=1e-5, rtol=1e-4)
