@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hf_logitmix.mixing.base import call, split
+from hf_logitmix.mixing.hooks import Among, Recompute, attached, check_checkpointing
+from hf_logitmix.mixing.sites import resolve_level
 from hf_logitmix.models import is_image_model, unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.output import MixedOutput, Rows
@@ -66,8 +68,34 @@ def cutmix(pixels: Tensor, plan: MixPlan, generator: torch.Generator | None = No
     return mixed, MixPlan(partner, true_lam.to(lam.dtype))
 
 
-def forward(model: nn.Module, inputs: Mapping[str, Any], mixed: Tensor, plan: MixPlan, rows: Rows) -> MixedOutput:
-    """The model on the mixed images, after the clean ones if ``rows`` is ``both``."""
+def forward(
+    model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows, *, level: str, draw: float
+) -> MixedOutput:
+    """One forward that mixes linearly at ``level``: the pixels, or what a layer makes of them.
+
+    At a layer the mixed rows alone are enough where each image has one: the rows are then mixed with one another there.
+    """
+    if level == "embedding":
+        mixed, plan = mixup(inputs["pixel_values"], plan)
+        return on_mixed(model, inputs, mixed, plan, rows)
+    check_checkpointing(model, level)
+    with attached(model) as mixer:
+        level = resolve_level(level, mixer.sites, draw)
+        if level == "embedding":
+            return forward(model, inputs, plan, rows, level=level, draw=draw)
+        pixels = inputs["pixel_values"]
+        size, mixed_rows = len(pixels), len(plan.partner)
+        if rows == "mixed" and mixed_rows == size:
+            with mixer.mixing(Among(level, plan)):
+                return MixedOutput(None, call(model, inputs, size), plan)
+        both = {**inputs, "pixel_values": torch.cat([pixels, pixels[:mixed_rows]])}
+        with mixer.mixing(Recompute(level, plan, size)):
+            output = split(call(model, both, size + mixed_rows), size, plan)
+        return output if rows == "both" else output._replace(logits=None)
+
+
+def on_mixed(model: nn.Module, inputs: Mapping[str, Any], mixed: Tensor, plan: MixPlan, rows: Rows) -> MixedOutput:
+    """The model on images that are mixed already, after the clean ones if ``rows`` is ``both``."""
     pixels = inputs["pixel_values"]
     if rows == "mixed":
         return MixedOutput(None, call(model, {**inputs, "pixel_values": mixed}, len(mixed)), plan)
@@ -125,7 +153,7 @@ class CutMix:
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         self.check(model, rows)
         mixed, plan = cutmix(inputs["pixel_values"], plan)
-        return forward(model, inputs, mixed, plan, rows)
+        return on_mixed(model, inputs, mixed, plan, rows)
 
 
 def check_images(pixels: Tensor) -> None:

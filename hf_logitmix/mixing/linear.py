@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_logitmix.mixing import image, text
+from hf_logitmix.mixing.hooks import attached, check_checkpointing
 from hf_logitmix.mixing.sites import check_level, resolve_level, sites
 from hf_logitmix.models import is_image_model, unwrap
 from hf_logitmix.moment import Moment
@@ -75,32 +76,26 @@ class Linear:
         return self
 
     def check(self, model: nn.Module, rows: Rows) -> None:
-        model = unwrap(model)
-        if not is_image_model(model):
-            where = sites(model)
-            resolve_level(self.level, where, draw=0.0)
-            if self.level == "pooled" and rows == "both" and where.linear_head:
-                warnings.warn(
-                    "level='pooled' mixes right before a linear head, which gives the mixed logits by itself: a "
-                    "similarity loss is zero up to dropout and teaches nothing. Pass level='embedding'.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-        elif self.level != "embedding":
-            raise ValueError(f"level={self.level!r} is for text models: images mix at level='embedding', their pixels.")
+        where = sites(unwrap(model))
+        resolve_level(self.level, where, draw=0.0)
+        if self.level == "pooled" and rows == "both" and where.linear_head:
+            warnings.warn(
+                "level='pooled' mixes right before a linear head, which gives the mixed logits by itself: a similarity "
+                "loss is zero up to dropout and teaches nothing. Pass level='embedding'.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
-        if is_image_model(unwrap(model)):
-            return nullcontext()
-        text.check_checkpointing(model, self.level)
-        return text.attached(model)
+        if is_image_model(unwrap(model)) and self.level == "embedding":
+            return nullcontext()  # pixels are mixed outside the model
+        check_checkpointing(model, self.level)
+        return attached(model)
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         if self.input_lam is not None:
             at_inputs = plan._replace(lam=torch.full_like(plan.lam, self.input_lam))
             return replace(self, input_lam=None).forward(model, inputs, at_inputs, rows)._replace(plan=plan)
-        if is_image_model(unwrap(model)):
-            mixed, plan = image.mixup(inputs["pixel_values"], plan)
-            return image.forward(model, inputs, mixed, plan, rows)
         draw = torch.rand(()).item() if self.draw is None and self.level == "manifold" else self.draw
-        return text.forward(model, inputs, plan, rows, level=self.level, draw=draw or 0.0)
+        where = image if is_image_model(unwrap(model)) else text
+        return where.forward(model, inputs, plan, rows, level=self.level, draw=draw or 0.0)

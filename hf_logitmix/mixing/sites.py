@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_logitmix.models import head_modules, under_peft
+from hf_logitmix.models import head_modules, is_image_model, under_peft
 
 # Models whose ids go through modules that `get_input_embeddings` does not name.
 _NAMED_EMBEDDINGS = {
@@ -22,7 +23,7 @@ class Sites:
     """The modules of one model whose output (or, for the head, input) is mixed.
 
     Attributes:
-        words: embeddings of the ids; there is at least one.
+        words: embeddings of the ids; at least one in a text model, none in one of images.
         types: embeddings of the token types, mixed along with the words so that a pair of inputs is symmetric.
         layers: the hidden layers in order; empty where the model has no single list of them.
         head: the classification head, the modules after the encoder that hold parameters.
@@ -68,11 +69,13 @@ def resolve_level(level: str, where: Sites, draw: float) -> str:
 
 
 def sites(model: nn.Module) -> Sites:
-    """Find where a text model can be mixed.
+    """Find where a model can be mixed: a text model, or an image model beyond its pixels.
 
     Raises:
-        ValueError: for a model without a token embedding.
+        ValueError: for a text model without a token embedding.
     """
+    if is_image_model(model):
+        return Sites([], [], _image_layers(model), head_modules(model))
     words = _word_embeddings(model)
     if not words:
         raise ValueError(
@@ -113,6 +116,20 @@ def _word_embeddings(model: nn.Module) -> list[nn.Module]:
     weights = {id(embedding.weight) for embedding in found.values() if hasattr(embedding, "weight")}
     found |= {id(m): m for m in model.modules() if _is_lookup(m) and id(m.weight) in weights}
     return list(found.values())
+
+
+def _image_layers(model: nn.Module) -> list[nn.Module]:
+    """Layers of an image model: its hidden layers, what timm takes features from, or its stages."""
+    pretrained = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
+    if pretrained is not None and (layers := _hidden_layers(pretrained)):
+        return layers
+    for part in model.modules():
+        features: Any = getattr(part, "feature_info", None)  # timm's: a list of dicts, in some models an object
+        if features:
+            rows = features if isinstance(features, list) else features.info
+            return [part.get_submodule(row["module"]) for row in rows]
+    stages = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
+    return list(stages[0]) if stages else []
 
 
 def _hidden_layers(model: PreTrainedModel) -> list[nn.Module]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hf_logitmix.mixing.base import call, split
-from hf_logitmix.mixing.sites import Sites, resolve_level, sites
-from hf_logitmix.models import under_peft, unwrap
+from hf_logitmix.mixing.hooks import (
+    Forward,
+    Recompute,
+    attached,
+    check_checkpointing,
+    interpolate,
+    on_first,
+    same_memory,
+)
+from hf_logitmix.mixing.sites import resolve_level
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan
-
-_MIXER = "_hf_logitmix_mixer"
 
 
 def longer_of_pair(inputs: Mapping[str, Any], plan: MixPlan) -> Tensor:
@@ -70,7 +74,7 @@ def forward(
             name: torch.cat([value, second[name]]) if second[name] is not value else value
             for name, value in inputs.items()
         }
-        with mixer.mixing(_Recompute(level, plan, size, _ids(both))):
+        with mixer.mixing(Recompute(level, plan, size, _ids(both))):
             output = split(call(model, both, size + mixed), size, plan)
         return output if rows == "both" else output._replace(logits=None)
 
@@ -79,66 +83,7 @@ class _UnknownIds(Exception):
     """An embedding was called with ids that are not the batch's own, but made from them."""
 
 
-class _Forward:
-    """What is to be mixed in the forward under way."""
-
-    def __init__(self, level: str, plan: MixPlan) -> None:
-        self.level = level
-        self.plan = plan
-        self.fired = False
-
-    def before_embedding(self, ids: Any, word: bool) -> Tensor | None:
-        """Other ids to look up instead, or None."""
-        return None
-
-    def after_embedding(self, ids: Any, output: Any, word: bool) -> Any:
-        """The output with its mixed rows."""
-        raise NotImplementedError
-
-    def mix(self, hidden: Tensor, axis: int = 0) -> Tensor:
-        """Hidden states with their mixed rows."""
-        raise NotImplementedError
-
-
-class _Recompute(_Forward):
-    """A forward over B + M rows: where it is mixed, the last M rows are made anew from the first B.
-
-    What stood in those rows is overwritten, so it does no harm if a module and its parent both do it.
-    """
-
-    def __init__(self, level: str, plan: MixPlan, batch_size: int, ids: Tensor) -> None:
-        super().__init__(level, plan)
-        self.batch_size = batch_size
-        self.ids = ids
-
-    def after_embedding(self, ids: Any, output: Any, word: bool) -> Any:
-        axis = self._batch_axis(ids) if self.level == "embedding" else None
-        if axis is None:
-            return output
-        self.fired |= word
-        return _on_first(output, lambda hidden: self.mix(hidden, axis))
-
-    def mix(self, hidden: Tensor, axis: int = 0) -> Tensor:
-        clean = hidden.narrow(axis, 0, self.batch_size)
-        own = clean.narrow(axis, 0, len(self.plan.lam))
-        partner = clean.index_select(axis, self.plan.partner.to(hidden.device))
-        return torch.cat([clean, _interpolate(own, partner, self.plan.lam, axis)], axis)
-
-    def _batch_axis(self, ids: Any) -> int | None:
-        """Which axis of the ids is the batch: xlnet, for one, turns them to [L, B]. None if they are something else."""
-        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dim() == 0:
-            return None
-        rows, length = self.ids.shape[:2]
-        if ids.dim() > 1 and ids.shape[:2] == (rows, length):
-            in_doubt = rows == length and not _same(ids, self.ids)
-            turned = in_doubt and torch.equal(ids, self.ids.T) and not torch.equal(ids, self.ids)
-            return 1 if turned else 0
-        if ids.dim() > 1 and ids.shape[:2] == (length, rows):
-            return 1
-        return 0 if len(ids) == rows else None
-
-
-class _Lookup(_Forward):
+class _Lookup(Forward):
     """A forward over M rows: ids of the longer examples go in, and the embeddings of both of a pair are looked up."""
 
     def __init__(self, plan: MixPlan, inputs: Mapping[str, Any], second: Mapping[str, Any]) -> None:
@@ -152,7 +97,7 @@ class _Lookup(_Forward):
 
     def before_embedding(self, ids: Any, word: bool) -> Tensor | None:
         for known, batch in self.pairs:
-            if isinstance(ids, Tensor) and _same(ids, known):
+            if isinstance(ids, Tensor) and same_memory(ids, known):
                 return torch.cat([batch[: len(known)], batch[self.plan.partner]])
         if word or self.has_types:
             raise _UnknownIds
@@ -163,110 +108,7 @@ class _Lookup(_Forward):
         if len(ids) != 2 * mixed:
             return output
         self.fired |= word
-        return _on_first(output, lambda hidden: _interpolate(hidden[:mixed], hidden[mixed:], self.plan.lam))
-
-
-class Mixer:
-    """The forward hooks of one model. They do nothing but while `mixing` is entered, and one `remove` ends them."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.sites: Sites = sites(model)
-        self.needs_clean_rows = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-        self._forward: _Forward | None = None
-        self._handles = []
-        for modules, word in ((self.sites.words, True), (self.sites.types, False)):
-            for module in modules:
-                before, after = partial(self._before_embedding, word), partial(self._after_embedding, word)
-                self._handles.append(module.register_forward_pre_hook(before))
-                self._handles.append(module.register_forward_hook(after, with_kwargs=True))
-        for k, layer in enumerate(self.sites.layers, start=1):
-            self._handles.append(layer.register_forward_hook(partial(self._after_layer, f"hidden:{k}")))
-        if self.sites.head:
-            self._handles.append(self.sites.head[0].register_forward_pre_hook(self._before_head))
-
-    def remove(self) -> None:
-        """Take the hooks out of the model."""
-        for handle in self._handles:
-            handle.remove()
-
-    @contextmanager
-    def mixing(self, forward: _Forward) -> Iterator[None]:
-        """Mix the forward inside this block."""
-        self._forward = forward
-        try:
-            yield
-        finally:
-            self._forward = None
-        if not forward.fired:
-            raise RuntimeError(
-                f"no hook at level {forward.level!r} fired, so nothing was mixed: this model's forward never calls the "
-                "modules that get_input_embeddings() and its layers name (pass another level or model), or it was "
-                "compiled before they had hooks (compile inside `hf_logitmix.mixing.text.attached`, after "
-                "`torch.compiler.reset()`)."
-            )
-
-    def _before_embedding(self, word: bool, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._forward is None:
-            return None
-        ids = self._forward.before_embedding(args[0] if args else None, word)
-        return None if ids is None else (ids, *args[1:])
-
-    def _after_embedding(
-        self, word: bool, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-    ) -> Any:
-        if self._forward is None:
-            return None
-        return self._forward.after_embedding(args[0] if args else next(iter(kwargs.values())), output, word)
-
-    def _after_layer(self, level: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self._forward is None or self._forward.level != level:
-            return None
-        self._forward.fired = True
-        return _on_first(output, self._forward.mix)
-
-    def _before_head(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._forward is None or self._forward.level != "pooled":
-            return None
-        if isinstance(under_peft(module), nn.Linear) and args[0].dim() > 2:
-            raise ValueError(
-                "level='pooled' needs a model that pools before its head; this one scores every token: pass "
-                "level='embedding'."
-            )
-        self._forward.fired = True
-        return self._forward.mix(args[0]), *args[1:]
-
-
-@contextmanager
-def attached(model: nn.Module) -> Iterator[Mixer]:
-    """Hooks on the model for the length of a block; inside another such block, the ones that are there already.
-
-    A training run enters it once, before torch.compile sees the model: hooks added later would never fire there.
-    """
-    inner = unwrap(model)
-    mixer = getattr(inner, _MIXER, None)
-    if mixer is not None:
-        yield mixer
-        return
-    mixer = Mixer(inner)
-    try:
-        setattr(inner, _MIXER, mixer)
-        yield mixer
-    finally:
-        mixer.remove()
-        delattr(inner, _MIXER)
-
-
-def _interpolate(own: Tensor, partner: Tensor, lam: Tensor, axis: int = 0) -> Tensor:
-    """lam * own + (1 - lam) * partner, with lam in float32 or better, in the type that came in."""
-    shape = [1] * own.dim()
-    shape[axis] = -1
-    lam = lam.to(own.device).reshape(shape)
-    return (lam * own + (1 - lam) * partner).to(own.dtype)
-
-
-def _on_first(output: Any, function: Any) -> Any:
-    """Apply to a tensor, or to the first of a tuple of outputs."""
-    return function(output) if isinstance(output, Tensor) else (function(output[0]), *output[1:])
+        return on_first(output, lambda hidden: interpolate(hidden[:mixed], hidden[mixed:], self.plan.lam))
 
 
 def _ids(inputs: Mapping[str, Any]) -> Tensor:
@@ -278,24 +120,3 @@ def _ids(inputs: Mapping[str, Any]) -> Tensor:
 
 def _batch_size(inputs: Mapping[str, Any]) -> int:
     return len(_ids(inputs))
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are one, or views of the same memory; a graph that is compiled cannot tell the latter."""
-    if a is b:
-        return True
-    return a.shape == b.shape and not torch.compiler.is_compiling() and a.data_ptr() == b.data_ptr()
-
-
-def check_checkpointing(model: nn.Module, level: str) -> None:
-    """Refuse to mix at the output of layers that are computed a second time in the backward pass.
-
-    Raises:
-        ValueError: for ``hidden:k`` and ``manifold`` where a module checkpoints its activations.
-    """
-    in_layers = level == "manifold" or level.startswith("hidden:")
-    if in_layers and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        raise ValueError(
-            f"level={level!r} mixes at layers that activation checkpointing computes a second time: pass "
-            "level='embedding', or turn activation (gradient) checkpointing off."
-        )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from hf_logitmix.models import unwrap
+from hf_logitmix.models import is_image_model, unwrap
 from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
 from hf_logitmix.objectives.cross_entropy import cross_entropy
 from hf_logitmix.output import MixedOutput
@@ -45,7 +45,7 @@ class Distillation(Objective):
     and classes. It is neither trained nor saved.
 
     Attributes:
-        teacher: a local folder or Hub name of a sequence classifier, or a model.
+        teacher: a local folder or Hub name of a classifier, of images where the student reads images, or a model.
         temperature: tau. 2 is ours: the papers tune it.
         distill_weight: w, in [0, 1]. 0.5 is ours.
         teacher_logits: set by `for_batch`.
@@ -84,8 +84,11 @@ class Distillation(Objective):
     def prepare(self, training_set: TrainingSet) -> Distillation:
         student = unwrap(training_set.model)
         teacher: Any = self.teacher
+        if teacher is student:
+            raise ValueError("the teacher is the model itself: pass a copy, or another model.")
         if isinstance(teacher, str):
-            teacher = AutoModelForSequenceClassification.from_pretrained(teacher, dtype=torch.float32)
+            kind = AutoModelForImageClassification if is_image_model(student) else AutoModelForSequenceClassification
+            teacher = kind.from_pretrained(teacher, dtype=torch.float32)
         _check_teacher(teacher.config, student.config)
         teacher = teacher.to(next(student.parameters()).device).eval().requires_grad_(False)
         return replace(self, teacher=teacher)
