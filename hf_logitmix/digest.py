@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,3 +20,15 @@ def digest(start: str, groups: Iterable[Mapping[str, Tensor]], size: int = 7) ->
             found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.digest()
+
+
+def one_line(part: Any) -> str:
+    """A dataclass as `repr` would show it, with tensors named by their shape and a digest instead of their numbers."""
+
+    def shown(value: Any) -> str:
+        if not isinstance(value, Tensor):
+            return repr(value)
+        return f"tensor {list(value.shape)} {digest('', [{'': value}], size=4).hex()}"
+
+    options = [f"{f.name}={shown(getattr(part, f.name))}" for f in dataclasses.fields(part) if f.repr]
+    return f"{type(part).__name__}({', '.join(options)})"

@@ -79,9 +79,12 @@ def add_label_noise(
         raise ValueError(f"column={column!r} is not in the dataset, which has {', '.join(dataset.column_names)}.")
     if clean_column in dataset.column_names:
         raise ValueError(f"clean_column={clean_column!r} is there already: pass another name.")
-    labels, feature = np.asarray(dataset[column][:]), dataset.features[column]
+    labels, feature = np.asarray(dataset.with_format(None)[column][:]), dataset.features[column]
     if num_labels is None:
-        num_labels = getattr(feature, "num_classes", None) or int(labels.max()) + 1
+        num_labels = getattr(feature, "num_classes", None)
+    if num_labels is None:
+        numbers = len(labels) and np.issubdtype(labels.dtype, np.integer)
+        num_labels = int(labels.max()) + 1 if numbers else 2  # what is no class id is refused below
     noisy = noisy_labels(labels, num_labels, rate, kind, seed)
     kept = dataset.add_column(clean_column, labels.tolist()).cast_column(clean_column, feature)
     return kept.remove_columns(column).add_column(column, noisy.tolist()).cast_column(column, feature)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from hf_logitmix.metrics import as_logits_and_labels, bin_means, bin_of, calibration_metrics
+from hf_logitmix.similarity import as_array
 
 _BAR, _GAP, _CONFIDENCE, _HIST = "#3b6fb6", "#e07b6a", "#a8321e", "#8a8f99"
 
@@ -60,9 +61,8 @@ def class_matrix(matrix: Any, names: Sequence[str], title: str = "") -> Figure:
     Raises:
         ValueError: for a matrix that is not [K, K] for K names.
     """
-    values = np.asarray(matrix.detach().cpu() if hasattr(matrix, "detach") else matrix, dtype=float)
-    count = len(names)
-    if values.shape != (count, count):
+    values, count = as_array(matrix).astype(float), len(names)
+    if values.shape != (count, count) or not count:
         raise ValueError(f"matrix of shape {values.shape} and {count} names: pass a [K, K] matrix and K names.")
     side = min(2.6 + 0.55 * count, 14)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
@@ -75,7 +75,7 @@ def class_matrix(matrix: Any, names: Sequence[str], title: str = "") -> Figure:
     if count <= 20:
         for row, column in np.ndindex(values.shape):
             dark = values[row, column] > 0.6 * values.max()
-            shown = f"{values[row, column]:.2f}".replace("0.", ".", 1)
+            shown = f"{values[row, column]:.2f}".removeprefix("0") or "0"
             axes.text(column, row, shown, ha="center", va="center", fontsize=9, color="white" if dark else "black")
     figure.colorbar(image, shrink=0.8)
     if title:

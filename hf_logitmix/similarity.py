@@ -79,17 +79,21 @@ def lda_similarity(
         ValueError: for fewer than two classes, a class without examples, no more examples than classes, features that
             are not finite or do not tell classes apart, and an s that is negative somewhere.
     """
-    x, y = np.asarray(features, dtype=np.float64), np.asarray(labels)
+    x, y = as_array(features).astype(np.float64), as_array(labels)
     if x.ndim != 2 or y.shape != (len(x),):
         raise ValueError(f"features of shape {x.shape} and labels of shape {y.shape}: pass [N, D] and [N].")
     if not np.isfinite(x).all():
         raise ValueError("features hold a NaN or infinite number: leave those examples out.")
+    if len(y) and (not np.issubdtype(y.dtype, np.integer) or y.min() < 0):
+        raise ValueError("labels must be class ids, integers from 0.")
     num_labels = int(y.max()) + 1 if len(y) else 0
-    check_classes(np.bincount(y, minlength=num_labels) if len(y) else np.zeros(0, dtype=int))
+    check_classes(np.bincount(y) if len(y) else np.zeros(0, dtype=int))
+    if all(np.ptp(x[y == k], axis=0).max(initial=0) == 0 for k in range(num_labels)):
+        raise ValueError("features do not vary within any class, which discriminant analysis needs: pass others.")
     most = min(num_labels - 1, x.shape[1])
     if n_components is not None and not 1 <= n_components <= most:
         raise ValueError(f"n_components={n_components} is not possible: pass 1 to {most}, or None for {most}.")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.filterwarnings("ignore", message="Variables are collinear", category=UserWarning)
         projected = LinearDiscriminantAnalysis(n_components=n_components or most).fit(x, y).transform(x)
     means = np.stack([projected[y == k].mean(0) for k in range(num_labels)]) if projected.shape[1] else np.zeros((1, 1))
@@ -115,6 +119,14 @@ def lda_similarity(
     return torch.from_numpy(alike / alike.sum(1, keepdims=True)).float()
 
 
+def as_array(values: Any) -> np.ndarray:
+    """Numbers as an array, from a tensor on any device and of any type."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    return np.asarray(values)
+
+
 def check_classes(counts: np.ndarray) -> None:
     """Refuse class counts from which no similarity can be found."""
     if len(counts) < 2:
@@ -124,7 +136,7 @@ def check_classes(counts: np.ndarray) -> None:
             f"class {int(np.argmin(counts))} has no example, so how like the others it is cannot be found: add some, "
             "or pass a class_similarity of your own."
         )
-    if counts.sum() <= len(counts):
+    if counts.sum() <= len(counts) and len(counts) > 2:
         raise ValueError(
             f"{counts.sum()} examples of {len(counts)} classes are too few for discriminant analysis, which needs more "
             "examples than classes: add some, or pass a class_similarity of your own."
@@ -138,7 +150,10 @@ def _doubly_stochastic(alike: np.ndarray, tolerance: float = 1e-12) -> np.ndarra
         rows = scale * (alike @ scale)
         if np.abs(rows - 1).max() < tolerance:
             return scale[:, None] * alike * scale
-        scale = scale / np.sqrt(rows)
+        with np.errstate(all="ignore"):
+            scale = scale / np.sqrt(rows)
+        if not np.isfinite(scale).all() or scale.max() > 1e150:
+            break
     raise ValueError("symmetric=True did not converge: this similarity has no doubly stochastic scaling.")
 
 
@@ -168,8 +183,9 @@ def class_similarity(
     """`lda_similarity` of a training set, on the pooled output of the model as it is loaded.
 
     One pass without gradients over the training set, or over a random sample that keeps the shares of the classes. The
-    matrix is kept in the run's folder (``class_similarity.safetensors``) and used again for the same model and data,
-    and when the run is resumed, where the model is no longer as it was loaded. Of several processes one does it.
+    matrix is kept in the run's folder (``class_similarity.safetensors``) and used again for the same model and data, if
+    those can be told (a `datasets.Dataset`, or a list of dicts), and when the run is resumed, where the model is no
+    longer as it was loaded. Of several processes one does it.
 
     Args:
         training_set: with a collator; its folder is where the matrix is kept.
@@ -196,21 +212,24 @@ def class_similarity(
 def _kept_or_found(training_set: TrainingSet, symmetric: bool, max_examples: int, seed: int) -> Tensor:
     labels = training_set.labels()
     check_classes(np.bincount(labels, minlength=training_set.num_labels))
-    sample = _sample(labels, max_examples, seed)
-    first = next(training_set.batches(sample))
-    data = digest(f"{symmetric} {max_examples} {seed}", [{"labels": torch.from_numpy(labels), **first}]).hex()
-    model = digest("", [dict(training_set.model.named_parameters())]).hex()
+    key = {
+        "labels": digest(f"{symmetric} {max_examples} {seed}", [{"labels": torch.from_numpy(labels)}]).hex(),
+        "inputs": training_set.fingerprint(),
+        "model": digest("", [dict(training_set.model.named_parameters())]).hex(),
+    }
     path = None if training_set.folder is None else Path(training_set.folder) / FILE_NAME
     if path is not None and path.exists():
         with safe_open(path, "pt") as file:
             kept, matrix = file.metadata(), file.get_tensor("class_similarity")
-        if kept["data"] == data and (training_set.resumes or kept["model"] == model):
+        same_run = training_set.resumes and kept["labels"] == key["labels"]
+        if same_run or (kept == key and key["inputs"]):
             return matrix
     if training_set.resumes:
         raise ValueError(
             f"resume_from_checkpoint: {FILE_NAME} of this training set is not in output_dir any more, and the model is "
             "no longer as it was loaded: bring the file back, or pass class_similarity."
         )
+    sample = _sample(labels, max_examples, seed)
     features = pooled_features(
         training_set.model,
         training_set.batches(sample),
@@ -221,7 +240,7 @@ def _kept_or_found(training_set: TrainingSet, symmetric: bool, max_examples: int
     matrix = lda_similarity(features, labels[sample], symmetric=symmetric)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"class_similarity": matrix}, path, metadata={"data": data, "model": model})
+        save_file({"class_similarity": matrix}, path, metadata=key)
         logger.info("The class similarity is kept in %s.", path.name)
     return matrix
 

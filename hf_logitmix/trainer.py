@@ -55,6 +55,7 @@ class MixTrainerMixin(ExtrasMixin):
         self._examples_per_micro_batch: Tensor | float | None = None
         self._terms: dict[str, tuple[Tensor, int]] = {}
         self._resumes = False
+        self._is_prepared = False
         checks.check_launch(self.args)
         checks.check_head(self.model)
         if isinstance(self.data_collator, MixCollator):
@@ -93,8 +94,8 @@ class MixTrainerMixin(ExtrasMixin):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs=return_outputs)
         if plan is not None:
-            loader = self.callback_handler.train_dataloader
-            checks.check_plan_in_batch(self.args, isinstance(loader, DataLoaderDispatcher))
+            dispatched = isinstance(self.callback_handler.train_dataloader, DataLoaderDispatcher)
+            checks.check_plan_in_batch(self.args, dispatched and self.args.world_size > 1)
         labels = self._take_labels(inputs)
         moment = Moment(self.state.global_step, self.state.max_steps, self.args.seed)
         method = self.method.at(moment)
@@ -102,10 +103,12 @@ class MixTrainerMixin(ExtrasMixin):
         mixing = method.mixing.for_batch(labels)
         output = mixed_forward(model, inputs, plan, mixing=mixing, rows=method.objective.rows)
         num_labels, _ = checks.head_of(self.model)
-        loss, terms = method.objective.for_batch(inputs)(output, labels, method.targets.matrix(num_labels))
+        data_loss, terms = method.objective.for_batch(inputs)(output, labels, method.targets.matrix(num_labels))
         penalty, penalties = method.targets.penalty()
-        share, loss = self._share_of_step(len(labels)), loss + penalty
+        share, loss = self._share_of_step(len(labels)), data_loss + penalty
         mixed = {"lam_mean": output.plan.lam.mean()} if method.objective.rows != "clean" else {}
+        if penalties:
+            penalties = {"data_loss": data_loss, **penalties}
         self._remember({**terms, **penalties, **mixed}, share)
         logits: Any = output.mixed_logits if output.logits is None else output.logits
         return (share * loss, {"logits": logits[:, :num_labels]}) if return_outputs else share * loss
@@ -181,10 +184,12 @@ class MixTrainerMixin(ExtrasMixin):
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        if self.optimizer is None or not len(self._extras):  # else a second call of train() goes on with them
-            self._resolve_method()
+        if self.hp_search_backend is not None:
+            self._resolve_method()  # each trial has arguments of its own
+        if self.optimizer is None or not self._is_prepared:  # else a second call of train() goes on
             self.method = self.method.prepare(self._training_set())
             self._use_extras(self.method)
+            self._is_prepared = True
         self._terms.clear()
         if self.args.torch_compile:
             torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one

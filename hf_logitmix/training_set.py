@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hf_logitmix.checks import check_labels, label_column
+from hf_logitmix.digest import digest
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,18 @@ class TrainingSet:
     def class_counts(self) -> Tensor:
         """Number of examples of each class, LongTensor[K]; raises as `labels`."""
         return torch.from_numpy(np.bincount(self.labels(), minlength=self.num_labels))
+
+    def fingerprint(self) -> str:
+        """Tells whether two training sets are the same; empty where that cannot be known without computing examples."""
+        if isinstance(self.dataset, datasets.Dataset):
+            return str(self.dataset._fingerprint)
+        if isinstance(self.dataset, list):
+            tensors = (
+                {name: torch.as_tensor(value) for name, value in row.items() if not isinstance(value, str)}
+                for row in self.dataset
+            )
+            return digest(str(len(self.dataset)), tensors).hex()
+        return ""
 
     def batches(self, indices: np.ndarray, size: int = 64) -> Iterator[dict[str, Tensor]]:
         """The tensors of some examples, without labels, in batches on the model's device."""

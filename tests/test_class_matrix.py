@@ -109,8 +109,6 @@ def test_matrices_that_are_refused(matrix, names, message):
         class_matrix(matrix, names)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the zero of 10.25 is taken out: 1.25")
 def test_numbers_of_two_digits():
-    """Known bug, to be mended in the library."""
     shown = cells(class_matrix([[10.25, 0.5], [100.0, 20.0]], ["no", "yes"]))
     assert [float(shown[place]) for place in np.ndindex(2, 2)] == [10.25, 0.5, 100.0, 20.0]

@@ -230,16 +230,11 @@ def test_unlabelled_rows_are_refused():
         add_label_noise(Dataset.from_dict({"label": [-1, -1]}), 0.5, num_labels=2)
 
 
-# ---- known bugs: to be mended in the library; then these marks go ----------------------------------------------------
-
-
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="the highest of texts is asked for before they are looked at")
 def test_texts_are_no_labels():
     with pytest.raises(ValueError, match="labels must be integers"):
         add_label_noise(dataset(), 0.5, column="text")
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="labels are read through the transform")
 def test_a_transform_that_renames_the_labels():
     """As of an image dataset, whose transform gives pixel_values and labels."""
     data = dataset().with_transform(lambda batch: {"labels": batch["label"]})

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from hf_logitmix.digest import one_line
 from hf_logitmix.objectives.base import Loss
 from hf_logitmix.training_set import TrainingSet
 
@@ -26,6 +27,9 @@ class Targets:
 
     learned: nn.Module | None = None
     are_distributions: ClassVar[bool] = True
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     def check(self, num_labels: int, problem_type: str) -> None:
         """Raise ValueError where these targets are undefined."""
@@ -56,7 +60,7 @@ class OneHot(Targets):
         return None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fixed(Targets):
     """A target matrix of the user's own, FloatTensor[K, K]."""
 

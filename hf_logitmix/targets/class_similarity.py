@@ -44,7 +44,7 @@ def mcel_rows(similarity: Tensor, eps: Tensor) -> Tensor:
     return (1 - eps) * torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device) + eps * similarity
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MCEL(Targets):
     """MCEL (Negi et al., 2018); see `mcel`.
 

@@ -67,7 +67,7 @@ def gmcel_penalties(rows: Tensor, margins: Tensor, p: float = 2.0) -> dict[str, 
     }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Learned(MCEL):
     """What SG-MCEL and GMCEL share.
 
@@ -127,7 +127,7 @@ class _MixingWeights(nn.Module):
         return 0.5 * self.weight.sigmoid() if self.simplex else self.weight
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SGMCEL(_Learned):
     r"""Semi-generalised MCEL: one eps a class, learned (Negi et al., 2018, equations 6 and 10).
 
@@ -168,11 +168,15 @@ class _MixtureMatrix(nn.Module):
         self.simplex = parametrization == "simplex"
         self.weight = nn.Parameter(rows.clamp_min(1e-6).log() if self.simplex else rows.clone())
 
+    def raw(self) -> Tensor:
+        """What the penalties look at: in ``soft`` below zero too, so that they pull back what went there."""
+        return self.weight.softmax(1) if self.simplex else self.weight
+
     def forward(self) -> Tensor:
-        return self.weight.softmax(1) if self.simplex else self.weight.clamp_min(0)
+        return self.raw().clamp_min(0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GMCEL(_Learned):
     r"""Generalised MCEL: the whole K x K matrix E of targets, learned (Negi et al., 2018, equations 9 and 11).
 
@@ -211,7 +215,7 @@ class GMCEL(_Learned):
         return self._module()()
 
     def penalty(self) -> Loss:
-        rows = self._module()()
+        rows = self._module().raw()
         num_labels = len(rows)
         own = [(num_labels * (1 - self.eps) - 1) / (num_labels - 1)] * num_labels
         margins = torch.tensor(list(own if self.margins is None else self.margins)).to(rows)
