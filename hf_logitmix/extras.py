@@ -89,9 +89,9 @@ class ExtrasMixin(_Base):
             save_file(self._extras.state_dict(), Path(output_dir) / FILE_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and len(self._extras):
+        if checkpoint is not None and len(self._extras):  # first, for its message where the checkpoint does not fit
             self._load_extras(checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

@@ -30,14 +30,13 @@ class SecondHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return F.linear(features.to(self.linear.weight.dtype), self.linear.weight, self.linear.bias)
 
+    def _beside(self, classifier: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        return torch.cat([output, self(args[0])], -1) if classifier.training else None
+
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
         """While the model trains inside this block, its logits are [.., 2K]: the classifier's, then this head's."""
-
-        def both(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            return torch.cat([output, self(args[0])], -1) if module.training else None
-
-        handle = classifier_of(model, self.linear.out_features).register_forward_hook(both)
+        handle = classifier_of(model, self.linear.out_features).register_forward_hook(self._beside)
         try:
             yield
         finally:

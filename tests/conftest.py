@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -12,6 +13,14 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
 VOCABULARY = 60
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_collections():
+    """Every training run starts with a garbage collection, which need not walk through all of transformers."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def tiny_bert(num_labels: int = 3, seed: int = 0, dropout: float = 0.0, **options) -> BertForSequenceClassification:

@@ -243,7 +243,6 @@ def test_a_teacher_of_another_kind_gets_the_inputs_that_it_knows(tmp_path):
     assert logged(train(tmp_path, teacher=teacher, data=data, max_steps=1)) == pytest.approx([expected], abs=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="PeftModel.forward names no token_type_ids, so for_batch drops them")
 def test_a_teacher_under_peft_sees_token_types():
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])
@@ -253,7 +252,6 @@ def test_a_teacher_under_peft_sees_token_types():
         torch.testing.assert_close(seen, teacher(**batch).logits)
 
 
-@pytest.mark.xfail(strict=True, reason="only str is loaded")
 def test_a_path_is_a_folder_too(tmp_path):
     a_teacher().save_pretrained(tmp_path / "teacher")
     train(tmp_path, teacher=Path(tmp_path / "teacher"), max_steps=1)
@@ -396,7 +394,6 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
         train(tmp_path, teacher=str(tmp_path / "nowhere"))
 
 
-@pytest.mark.xfail(strict=True, reason="it is frozen, and backward fails without a word about the teacher")
 def test_a_model_that_would_teach_itself_is_refused(tmp_path):
     model = tiny_bert()
     with pytest.raises(ValueError, match="teacher"):

@@ -289,7 +289,10 @@ def test_soft_rows_are_never_negative():
     torch.testing.assert_close(targets.matrix(3), torch.tensor(expected))
     margins = [(3 * 0.8 - 1) / 2] * 3
     found = [value.item() for value in targets.penalty().terms.values()]
-    assert found == pytest.approx(gm_by_hand(expected, margins, 2), abs=1e-5)
+    free = targets.learned.weight.tolist()  # below zero too, so that the penalties bring it back
+    assert found == pytest.approx(gm_by_hand(free, margins, 2), abs=1e-5)
+    targets.penalty().total.backward()
+    assert (targets.learned.weight.grad[2] < 0).all()
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from hf_logitmix.models import is_image_model, unwrap
+from hf_logitmix.models import is_image_model, under_peft_model, unwrap
 from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
 from hf_logitmix.objectives.cross_entropy import cross_entropy
 from hf_logitmix.output import MixedOutput
@@ -55,7 +55,7 @@ class Distillation(Objective):
             classes or another vocabulary.
     """
 
-    teacher: str | nn.Module | None = field(default=None, repr=False, metadata={"option": True})
+    teacher: str | Path | nn.Module | None = field(default=None, repr=False, metadata={"option": True})
     temperature: float = 2.0
     distill_weight: float = 0.5
     teacher_logits: Tensor | None = field(default=None, repr=False, compare=False)
@@ -86,7 +86,7 @@ class Distillation(Objective):
         teacher: Any = self.teacher
         if teacher is student:
             raise ValueError("the teacher is the model itself: pass a copy, or another model.")
-        if isinstance(teacher, str):
+        if isinstance(teacher, (str, Path)):
             kind = AutoModelForImageClassification if is_image_model(student) else AutoModelForSequenceClassification
             teacher = kind.from_pretrained(teacher, dtype=torch.float32)
         _check_teacher(teacher.config, student.config)
@@ -95,7 +95,7 @@ class Distillation(Objective):
 
     def for_batch(self, inputs: Mapping[str, Any]) -> Distillation:
         teacher: Any = self.teacher
-        known = inspect.signature(teacher.forward).parameters
+        known = inspect.signature(under_peft_model(teacher).forward).parameters
         with torch.no_grad():
             output = teacher(**{name: value for name, value in inputs.items() if name in known})
         return replace(self, teacher_logits=output.logits)

@@ -105,9 +105,10 @@ class LaMix(Objective):
             raise ValueError(f"LaMix is defined for classes and this is {problem_type}: pass 'mixup' or 'logitmix'.")
 
     def prepare(self, training_set: TrainingSet) -> LaMix:
-        return (
-            self if self.beta == 1 else replace(self, learned=SecondHead(training_set.model, training_set.num_labels))
-        )
+        if self.beta == 1:
+            return self
+        head = SecondHead(training_set.model, training_set.num_labels).requires_grad_(not self.detach_target)
+        return replace(self, learned=head)
 
     def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
         return self.learned.attached(model) if isinstance(self.learned, SecondHead) else nullcontext()
