@@ -59,7 +59,7 @@ def test_the_first_results_are_those_of_their_records():
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         keys = (main, "ece", "oe", "nll", "ece_scaled", "nll_scaled")
         assert cells[3:9] == [f"{record[f'eval_{key}']:.3f}" for key in keys]
-        assert cells[10:12] == [f"{record['n_train']} / {record['n_eval']}", "1"]
+        assert cells[9:11] == [f"{record['n_train']} / {record['n_eval']}", "1"]
 
 
 def test_the_step_costs_are_those_of_the_record():
