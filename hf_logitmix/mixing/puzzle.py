@@ -118,7 +118,7 @@ class PuzzleMix:
     def _mix(self, pixels: Tensor, saliency: Tensor, plan: MixPlan) -> tuple[Tensor, MixPlan]:
         prior = plan if self.input_lam is None else plan._replace(lam=torch.full_like(plan.lam, self.input_lam))
         block_num = self._blocks(pixels.shape[-1])
-        block = pixels.shape[-1] // block_num
+        block = max(pixels.shape[-1] // block_num, 1)
         statistics: dict[str, Any] = {}
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) not in (1, pixels.shape[1]):

@@ -1,0 +1,238 @@
+"""Images mixed at layers, and by PuzzleMix inside a model: against forwards that are put together by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import examples, tiny_bert, tiny_vit
+from test_trainer import arguments, weights
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+    default_data_collator,
+)
+
+from hf_logitmix import METHODS, MixPlan, MixTrainer, get_method, mixed_forward
+from hf_logitmix.mixing import Linear, PuzzleMix
+from hf_logitmix.mixing.puzzlemix import puzzlemix
+from hf_logitmix.mixing.sites import sites
+
+PIXELS = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 1, 0])
+PLAN = MixPlan(torch.tensor([1, 2, 3, 4, 0]), torch.tensor([0.3, 1.0, 0.6, 0.0, 0.9]))
+
+
+def tiny_resnet():
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3)
+    return ResNetForImageClassification(config)
+
+
+def tiny_convnext():
+    torch.manual_seed(0)
+    config = ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, num_labels=3, initializer_range=0.3)
+    return ConvNextForImageClassification(config)
+
+
+def tiny_timm():
+    pytest.importorskip("timm")
+    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+
+    torch.manual_seed(0)
+    return TimmWrapperForImageClassification(TimmWrapperConfig(architecture="resnet10t", num_labels=3))
+
+
+MODELS = {"vit": tiny_vit, "resnet": tiny_resnet, "convnext": tiny_convnext, "timm": tiny_timm}
+
+
+def by_hand(model, level: int) -> torch.Tensor:
+    """The logits of the mixed rows: every pair alone, its two hidden states taken from plain forwards and put back."""
+    layer = sites(model).layers[level - 1]
+
+    def hidden(row):
+        kept = []
+        handle = layer.register_forward_hook(lambda m, a, output: kept.append(output))
+        model(pixel_values=PIXELS[row : row + 1])
+        handle.remove()
+        return kept[0] if isinstance(kept[0], torch.Tensor) else kept[0][0]
+
+    logits = []
+    for row, (partner, lam) in enumerate(zip(*PLAN, strict=True)):
+        mixed = lam * hidden(row) + (1 - lam) * hidden(int(partner))
+        handle = layer.register_forward_hook(
+            lambda m, a, output, mixed=mixed: mixed if isinstance(output, torch.Tensor) else (mixed, *output[1:])
+        )
+        logits.append(model(pixel_values=PIXELS[row : row + 1]).logits)
+        handle.remove()
+    return torch.cat(logits)
+
+
+@pytest.mark.parametrize("rows", ["both", "mixed"])
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_layers_are_mixed_as_by_hand(name, rows):
+    model = MODELS[name]().eval()
+    clean = model(pixel_values=PIXELS).logits
+    for level in range(1, len(sites(model).layers) + 1):
+        output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=Linear(level=f"hidden:{level}"), rows=rows)
+        torch.testing.assert_close(output.mixed_logits, by_hand(model, level), atol=1e-5, rtol=1e-5)
+        if rows == "both":
+            torch.testing.assert_close(output.logits, clean, atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_a_part_of_the_batch_is_mixed_at_a_layer():
+    model, short = tiny_vit().eval(), MixPlan(PLAN.partner[:2], PLAN.lam[:2])
+    output = mixed_forward(model, {"pixel_values": PIXELS}, short, mixing=Linear(level="hidden:1"), rows="both")
+    torch.testing.assert_close(output.mixed_logits, by_hand(model, 1)[:2], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_manifold_draws_pixels_too():
+    """The lowest draw is the pixels, the highest the last layer."""
+    model = tiny_vit().eval()
+    mixed = {}
+    for draw in (0.0, 0.99):
+        mixing = Linear(level="manifold", draw=draw)
+        mixed[draw] = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed").mixed_logits
+    lam = PLAN.lam.reshape(-1, 1, 1, 1)
+    at_pixels = model(pixel_values=lam * PIXELS + (1 - lam) * PIXELS[PLAN.partner]).logits
+    torch.testing.assert_close(mixed[0.0], at_pixels)
+    torch.testing.assert_close(mixed[0.99], by_hand(model, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_rows_that_are_mixed_among_themselves_cost_one_forward(tmp_path):
+    model, rows = tiny_vit(), []
+    model.register_forward_pre_hook(lambda m, a, k: rows.append(len(k["pixel_values"])), with_kwargs=True)
+    data = [{"pixel_values": pixels, "labels": int(label)} for pixels, label in zip(PIXELS, LABELS, strict=True)] * 4
+    MixTrainer(model=model, args=arguments(tmp_path), method="manifold_mixup", train_dataset=data).train()
+    assert max(rows) == 8
+
+
+def test_images_without_layers_are_refused():
+    class Flat(nn.Module):
+        main_input_name = "pixel_values"
+
+        def forward(self, pixel_values):
+            return pixel_values.flatten(1)[:, :3]
+
+    with pytest.raises(ValueError, match=r"level='hidden:1' needs a model with one list of hidden layers"):
+        mixed_forward(Flat(), {"pixel_values": PIXELS}, PLAN, mixing=Linear(level="hidden:1"))
+
+
+# ---- PuzzleMix in a model --------------------------------------------------------------------------------------
+
+
+def saliency_by_hand(model) -> torch.Tensor:
+    """Norm over the channels of the gradient of each image's own cross-entropy, image by image."""
+    found = []
+    for pixels, label in zip(PIXELS, LABELS, strict=True):
+        pixels = pixels[None].clone().requires_grad_()
+        F.cross_entropy(model(pixel_values=pixels).logits, label[None]).backward()
+        found.append(pixels.grad[0].square().mean(0).sqrt())
+    model.zero_grad()
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("rows", ["both", "mixed"])
+def test_puzzlemix_is_the_function_on_the_models_own_saliency(rows):
+    model = tiny_vit()
+    mixing = PuzzleMix(block_num=4, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)).for_batch(LABELS)
+    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows=rows)
+    statistics = {"mean": torch.tensor([0.5, 0.4, 0.3]), "std": torch.tensor([0.2, 0.3, 0.4])}
+    mixed, true_plan = puzzlemix(PIXELS, saliency_by_hand(model), PLAN, block_num=4, **statistics)
+    torch.testing.assert_close(output.plan.lam, true_plan.lam)
+    torch.testing.assert_close(output.mixed_logits, model(pixel_values=mixed).logits, atol=1e-5, rtol=1e-5)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    if rows == "both":
+        torch.testing.assert_close(output.logits, model(pixel_values=PIXELS).logits)
+        assert output.logits.requires_grad
+    with torch.no_grad():
+        again = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows=rows)
+    torch.testing.assert_close(again.mixed_logits, output.mixed_logits)
+
+
+def test_logitmix_p_trains_on_its_shared_forward(tmp_path):
+    """One step of SGD, with the two forwards and the three losses by hand."""
+    data = [
+        {"pixel_values": p, "labels": int(y), "partner": 0, "lam": 0.5} for p, y in zip(PIXELS, LABELS, strict=True)
+    ]
+
+    def collate(rows):
+        return {
+            "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+            "partner": PLAN.partner,
+            "lam": PLAN.lam,
+        }
+
+    class InOrder(MixTrainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    method = get_method("logitmix_p", block_num=4)
+    args = arguments(tmp_path, max_steps=1, per_device_train_batch_size=5)
+    model = tiny_vit()
+    InOrder(model=model, args=args, method=method, train_dataset=data, data_collator=collate).train()
+    plain = tiny_vit().train()
+    mixed, plan = puzzlemix(PIXELS, saliency_by_hand(plain), PLAN, block_num=4)
+    clean, blend = plain(pixel_values=PIXELS).logits, plain(pixel_values=mixed).logits
+    own, other = (F.cross_entropy(blend, LABELS[index], reduction="none") for index in (range(5), plan.partner))
+    lam = plan.lam[:, None]
+    similarity = (lam * clean + (1 - lam) * clean[plan.partner] - blend).square().mean()
+    loss = (plan.lam * own + (1 - plan.lam) * other).mean() + F.cross_entropy(clean, LABELS) + similarity
+    loss.backward()
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            if parameter.grad is not None:
+                parameter -= args.learning_rate * parameter.grad
+    torch.testing.assert_close(weights(model), weights(plain), atol=1e-5, rtol=1e-4)
+
+
+def test_lamix_p_mixes_at_one_half_and_keeps_the_labels_lam():
+    model = tiny_vit()
+    mixing = METHODS["lamix_p"].with_options(block_num=4).mixing.for_batch(LABELS)
+    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
+    half = PLAN._replace(lam=torch.full((5,), 0.5))
+    mixed, _ = puzzlemix(PIXELS, saliency_by_hand(model), half, block_num=4)
+    torch.testing.assert_close(output.mixed_logits, model(pixel_values=mixed).logits, atol=1e-5, rtol=1e-5)
+    assert torch.equal(output.plan.lam, PLAN.lam)
+
+
+@pytest.mark.parametrize(
+    ("options", "pixels", "message"),
+    [
+        ({"block_num": 5}, PIXELS, "block_num=5 does not divide images of 16"),
+        ({"block_num": 32}, PIXELS, "block_num=32"),
+        ({}, torch.rand(5, 3, 9, 9), "images of 9 pixels are divided by none"),
+        (
+            {"block_num": 4, "mean": (0.5,) * 3, "std": (0.5,) * 3},
+            PIXELS[:, :1],
+            "mean=.* has 3 numbers and .* 1 channels",
+        ),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(options, pixels, message):
+    class Sums(nn.Module):
+        main_input_name = "pixel_values"
+
+        def forward(self, pixel_values):
+            return pixel_values.flatten(1).cumsum(1)[:, :3]
+
+    with pytest.raises(ValueError, match=message):
+        mixed_forward(Sums(), {"pixel_values": pixels}, PLAN, mixing=PuzzleMix(**options).for_batch(LABELS))
+
+
+@pytest.mark.parametrize("name", ["puzzlemix", "logitmix_p", "lamix_p"])
+def test_text_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="PuzzleMix cuts pixels and BertForSequenceClassification reads text"):
+        MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method=name, train_dataset=examples(4))
+
+
+def test_labels_are_needed():
+    with pytest.raises(ValueError, match=r"for_batch\(labels\)"):
+        mixed_forward(tiny_vit(), {"pixel_values": PIXELS}, PLAN, mixing=PuzzleMix())
