@@ -158,17 +158,10 @@ def test_puzzlemix_is_the_function_on_the_models_own_saliency(rows):
 
 def test_logitmix_p_trains_on_its_shared_forward(tmp_path):
     """One step of SGD, with the two forwards and the three losses by hand."""
-    data = [
-        {"pixel_values": p, "labels": int(y), "partner": 0, "lam": 0.5} for p, y in zip(PIXELS, LABELS, strict=True)
-    ]
+    data = [{"pixel_values": pixels, "labels": int(label)} for pixels, label in zip(PIXELS, LABELS, strict=True)]
 
     def collate(rows):
-        return {
-            "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
-            "labels": torch.tensor([row["labels"] for row in rows]),
-            "partner": PLAN.partner,
-            "lam": PLAN.lam,
-        }
+        return {**default_data_collator(rows), "partner": PLAN.partner, "lam": PLAN.lam}
 
     class InOrder(MixTrainer):
         def _get_train_sampler(self, train_dataset=None):

@@ -29,9 +29,9 @@ class Linear:
         alpha: lam is drawn from Beta(alpha, alpha).
         level: where. ``embedding`` (default) is the input: token embeddings of text (Guo et al., Augmenting Data with
             Mixup for Sentence Classification, 2019) and pixels of images (Zhang et al., mixup, 2018). ``hidden:k`` is
-            the output of layer k, counted from 1; of an image model without one list of layers, of its k-th stage. ``pooled`` is the input of the classification head
-            (Sun et al., Mixup-Transformer, 2020). ``manifold`` draws one of embedding and the hidden layers for each
-            step (Verma et al., Manifold Mixup, 2019).
+            the output of layer k, counted from 1; of an image model without one list of layers, of its k-th stage.
+            ``pooled`` is the input of the classification head (Sun et al., Mixup-Transformer, 2020). ``manifold`` draws
+            one of embedding and the hidden layers for each step (Verma et al., Manifold Mixup, 2019).
         per_example: draw one lam for each example instead of one for the batch.
         mix_fraction: mix only this share of the batch, which makes LogitMix cost 1 + mix_fraction vanilla steps instead
             of 2. Not from any paper.
