@@ -11,6 +11,7 @@ from conftest import examples, tiny_bert
 from test_trainer import arguments
 from transformers import default_data_collator
 
+from glue_runs.table import read_runs, table
 from hf_logitmix import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -66,3 +67,26 @@ def test_the_step_costs_are_those_of_the_record():
     record = json.loads((ROOT / "benchmarks" / "step_cost.json").read_text())
     for name, ratio in record["ratios"].items():
         assert re.search(rf"^\| {re.escape(name)} \| {ratio['median']:.2f} \|", README, flags=re.MULTILINE), name
+
+
+def test_the_page_of_results_is_what_the_records_say():
+    """The rows of table.py, without task, metric, time and the published column."""
+    text = (ROOT / "docs" / "results.md").read_text()
+    runs = read_runs(RESULTS / "mnli_2000")
+    assert len(runs) == 30
+    for line in table(runs).splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        shown = [cells[1], *cells[3:9], *cells[10:12]]
+        assert f"| {' | '.join(shown)} |" in text, cells[1]
+
+
+def test_what_the_page_says_of_learned_targets_is_so():
+    def diagonals(method):
+        found = [run["targets"] for run in read_runs(RESULTS / "mnli_2000") if run["method_name"] == method]
+        assert all(max(row) == row[k] for rows in found for k, row in enumerate(rows))
+        return [rows[k][k] for rows in found for k in range(3)]
+
+    assert all(0.197 <= 1 - own <= 0.2005 for own in diagonals("sg_mcel"))
+    assert all(0.784 <= own <= 0.7865 for own in diagonals("gmcel"))
+    similarity = read_runs(RESULTS / "mnli_2000")[0]["class_similarity"]
+    assert all(abs(similarity[i][j] - 0.5) < 0.0145 for i in range(3) for j in range(3) if i != j)
