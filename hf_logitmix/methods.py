@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from hf_logitmix.mixing import CutMix, Linear, Mixing, NoMixing, PuzzleMix
 from hf_logitmix.moment import Moment
@@ -77,6 +77,12 @@ class Method:
     def at(self, moment: Moment) -> Method:
         """The method that applies at this step of training, with everything drawn that belongs to a step."""
         return dataclasses.replace(self, mixing=self.mixing.at(moment), objective=self.objective.at(moment))
+
+    def for_batch(self, inputs: Mapping[str, Any], labels: Tensor) -> Method:
+        """The method for one batch, for parts that look at its labels or show it to another model."""
+        return dataclasses.replace(
+            self, mixing=self.mixing.for_batch(labels), objective=self.objective.for_batch(inputs)
+        )
 
     def prepare(self, training_set: TrainingSet) -> Method:
         """The method to train with, with everything found or made that depends on the training set and the model."""

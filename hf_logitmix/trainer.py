@@ -98,20 +98,20 @@ class MixTrainerMixin(ExtrasMixin):
             checks.check_plan_in_batch(self.args, dispatched and self.args.world_size > 1)
         labels = self._take_labels(inputs)
         moment = Moment(self.state.global_step, self.state.max_steps, self.args.seed)
-        method = self.method.at(moment)
+        method = self.method.at(moment).for_batch(inputs, labels)
         plan = method.mixing.plan(len(labels), device=labels.device) if plan is None else plan
-        mixing = method.mixing.for_batch(labels)
-        output = mixed_forward(model, inputs, plan, mixing=mixing, rows=method.objective.rows)
+        output = mixed_forward(model, inputs, plan, mixing=method.mixing, rows=method.objective.rows)
         num_labels, _ = checks.head_of(self.model)
-        data_loss, terms = method.objective.for_batch(inputs)(output, labels, method.targets.matrix(num_labels))
+        data_loss, terms = method.objective(output, labels, method.targets.matrix(num_labels))
         penalty, penalties = method.targets.penalty()
-        share, loss = self._share_of_step(len(labels)), data_loss + penalty
-        mixed = {"lam_mean": output.plan.lam.mean()} if method.objective.rows != "clean" else {}
         if penalties:
-            penalties = {"data_loss": data_loss, **penalties}
-        self._remember({**terms, **penalties, **mixed}, share)
-        logits: Any = output.mixed_logits if output.logits is None else output.logits
-        return (share * loss, {"logits": logits[:, :num_labels]}) if return_outputs else share * loss
+            terms = {**terms, "data_loss": data_loss, **penalties}
+        if method.objective.rows != "clean":
+            terms = {**terms, "lam_mean": output.plan.lam.mean()}
+        share = self._share_of_step(len(labels))
+        self._remember(terms, share)
+        loss, logits = share * (data_loss + penalty), output.mixed_logits if output.logits is None else output.logits
+        return (loss, {"logits": logits[:, :num_labels]}) if return_outputs else loss  # type: ignore[index]
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
