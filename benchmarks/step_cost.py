@@ -35,6 +35,9 @@ RATIOS = {
     "logitmix / vanilla": ("logitmix", "vanilla", None),
     "lamix, mixed batch / vanilla": ("lamix, mixed batch", "vanilla", None),
     "lamix, clean batch / vanilla": ("lamix, clean batch", "vanilla", None),
+    "mixup at hidden:2 / vanilla": ("mixup at hidden:2", "vanilla", None),
+    "label_smoothing / vanilla": ("label_smoothing", "vanilla", None),
+    "infogain / vanilla": ("infogain", "vanilla", None),
     "mcel / vanilla": ("mcel", "vanilla", None),
     "sg_mcel / vanilla": ("sg_mcel", "vanilla", None),
     "gmcel / vanilla": ("gmcel", "vanilla", None),
@@ -65,9 +68,14 @@ class Steps:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
         self.trainers: dict[str, Trainer] = {"stock": Trainer(model=self.model, args=args)}
         similarity = {"class_similarity": (1 - torch.eye(CLASSES)) / (CLASSES - 1)}
-        for method in ("vanilla", "mixup", "logitmix", "lamix", "mcel", "sg_mcel", "gmcel"):
-            options = similarity if method.endswith("mcel") else {}
-            trainer = MixTrainer(model=self.model, args=args, method=get_method(method, **options))
+        options = dict.fromkeys(("mcel", "sg_mcel", "gmcel"), similarity) | {
+            "infogain": {"class_counts": [1] * CLASSES},
+            "mixup at hidden:2": {"level": "hidden:2"},
+        }
+        plain = ("vanilla", "label_smoothing", "infogain", "mixup", "mixup at hidden:2", "logitmix", "lamix")
+        for method in (*plain, "mcel", "sg_mcel", "gmcel"):
+            chosen = get_method(method.split(" ")[0], **options.get(method, {}))
+            trainer = MixTrainer(model=self.model, args=args, method=chosen)
             trainer.method = trainer.method.prepare(TrainingSet(None, self.model, CLASSES))
             if learned := list(trainer.method.learned.parameters()):
                 self.optimizer.add_param_group({"params": learned})

@@ -95,13 +95,13 @@ def main(argv: list[str] | None = None) -> int:
         name: [(split, _first(part, limits.get(name), name)) for split, part in parts] for name, parts in splits.items()
     }
 
-    if glue.label_noise:
+    if glue.label_noise and args.do_train:
         splits = with_label_noise(task, splits, glue.label_noise, glue.label_noise_kind, args.seed)
 
     set_seed(args.seed)
     model, tokenizer = load_model(task, glue, new_head=args.do_train)
     source = HUB_NAME if glue.glue_dir is None else "GLUE, local files"
-    noise = f"{glue.label_noise:g} {glue.label_noise_kind}" if glue.label_noise else None
+    noise = f"{glue.label_noise:g} {glue.label_noise_kind}" if glue.label_noise and args.do_train else None
     experiment = Experiment(
         task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, label_noise=noise
     )

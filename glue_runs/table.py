@@ -82,13 +82,16 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def cost_of(members: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """Training time of each run over that of the vanilla run with the same seed, where there is one."""
+    """Time of a step of each run over that of the vanilla run with the same seed, where there is one."""
     same = [key for key in _SAME if key not in ("method_name", "method")] + ["seed"]
-    vanilla = {
-        str([run.get(key) for key in same]): run["train_seconds"] for run in runs if run["method_name"] == "vanilla"
-    }
-    found = [(run["train_seconds"], vanilla.get(str([run.get(key) for key in same]))) for run in members]
-    return [{"cost": own / other} if other else {} for own, other in found]
+
+    def name(run: dict[str, Any]) -> str:
+        return str([run.get(key) for key in same])
+
+    speed = "train_steps_per_second"
+    vanilla = {name(run): run.get(speed) for run in runs if run["method_name"] == "vanilla"}
+    pairs = [(vanilla.get(name(run)), run.get(speed)) for run in members]
+    return [{"cost": other / own} if own and other else {} for other, own in pairs]
 
 
 def _place(method: str) -> int:

@@ -33,13 +33,13 @@ class ExtrasMixin(_Base):
     Gradient clipping looks at the model alone, as it does without them.
     """
 
-    _extras: nn.ModuleDict = nn.ModuleDict()
+    _extras: nn.ModuleDict
     _targets_lr: float | None = None
 
     def _use_extras(self, method: Method) -> None:
         """Take over what a method, once prepared, learns."""
         self._extras = method.learned.to(self.args.device)
-        self._targets_lr = getattr(method.targets, "targets_lr", None)
+        self._targets_lr = method.targets.targets_lr
         if not len(self._extras):
             return
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:

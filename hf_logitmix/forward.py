@@ -8,7 +8,7 @@ from typing import Any, get_args
 from torch import Tensor, nn
 
 from hf_logitmix.mixing import Linear, Mixing
-from hf_logitmix.mixing.base import call
+from hf_logitmix.models import call
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan
 

@@ -9,17 +9,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_logitmix._version import __version__
 from hf_logitmix.methods import Method
+from hf_logitmix.models import public_name
 
 _HOW_CALIBRATION_IS_MEASURED = (
     "Calibration errors use 10 bins of equal width. Metrics ending in `_scaled` are measured after temperature "
     "scaling, cross-fitted in two halves of this split."
 )
-
-
-def public_name(model_name_or_path: str) -> str:
-    """A Hub name as it is; of a local path only the last part."""
-    path = Path(model_name_or_path)
-    return path.resolve().name if path.exists() or path.is_absolute() else model_name_or_path
 
 
 def model_card(

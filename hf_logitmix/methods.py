@@ -49,6 +49,11 @@ class Method:
                 f"mix_fraction={self.mixing.mix_fraction} would drop the rest of the batch in steps where "
                 f"{self.objective} trains on mixed rows alone: pass mix_fraction=1.0, or LogitMix without a ramp."
             )
+        if self.objective.needs_input_lam is (self.mixing.input_lam is None):
+            raise ValueError(
+                f"input_lam={self.mixing.input_lam} does not go with {self.objective}: inputs of LaMix meet at a place "
+                "of their own, input_lam=0.5, and those of every other objective at lam, input_lam=None."
+            )
         if self.objective.needs_distributions and not self.targets.are_distributions:
             raise ValueError(
                 f"targets={self.targets} have rows that need not sum to 1, and {self.objective} mixes them with "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 
@@ -25,8 +27,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def under_peft(module: nn.Module) -> nn.Module:
-    """The module itself where PEFT keeps a trained copy of it."""
-    return getattr(module, "original_module", module)
+    """The module that PEFT keeps a trained copy of, or has put its layer around; or the module itself."""
+    for name in ("original_module", "base_layer"):  # of modules_to_save, and of a LoRA layer
+        if isinstance(inner := getattr(module, name, None), nn.Module):
+            return inner
+    return module
 
 
 def under_peft_model(model: nn.Module) -> nn.Module:
@@ -68,3 +73,26 @@ def linear_of(module: nn.Module) -> Any:
     """The linear layer that a module is, under PEFT or not; None for any other module."""
     inner = under_peft(module)
     return inner if isinstance(inner, nn.Linear) else None
+
+
+def call(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> Tensor:
+    """The logits of a model, from whatever it returns; they must have as many rows as the batch that went in."""
+    output = model(**inputs)
+    if isinstance(output, Tensor):
+        logits = output
+    elif isinstance(output, Mapping):
+        logits = output["logits"]
+    else:
+        logits = output.logits if hasattr(output, "logits") else output[0]
+    if logits.dim() != 2 or len(logits) != rows:
+        raise ValueError(
+            f"{type(model).__name__} gave logits of shape {tuple(logits.shape)} for {rows} rows: mixing needs a model "
+            "with one row of logits an example, such as AutoModelForSequenceClassification."
+        )
+    return logits
+
+
+def public_name(model_name_or_path: str) -> str:
+    """A Hub name as it is; of a local path only the last part."""
+    path = Path(model_name_or_path)
+    return path.resolve().name if path.exists() or path.is_absolute() else model_name_or_path

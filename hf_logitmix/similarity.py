@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
+from hf_logitmix.checks import label_column
 from hf_logitmix.digest import digest
 from hf_logitmix.features import pooled_features
 from hf_logitmix.training_set import TrainingSet
@@ -200,7 +201,8 @@ def class_similarity(
         ValueError: as `lda_similarity`, and for a resumed run whose matrix is not there any more.
     """
     if training_set.num_labels == 2:
-        check_classes(training_set.class_counts().numpy())
+        if label_column(training_set.dataset) is not None:
+            check_classes(training_set.class_counts().numpy())
         return torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     found: list[Any] = [None]
     if PartialState().is_main_process:
@@ -212,24 +214,27 @@ def class_similarity(
 def _kept_or_found(training_set: TrainingSet, symmetric: bool, max_examples: int, seed: int) -> Tensor:
     labels = training_set.labels()
     check_classes(np.bincount(labels, minlength=training_set.num_labels))
-    key = {
-        "labels": digest(f"{symmetric} {max_examples} {seed}", [{"labels": torch.from_numpy(labels)}]).hex(),
-        "inputs": training_set.fingerprint(),
-        "model": digest("", [dict(training_set.model.named_parameters())]).hex(),
-    }
-    path = None if training_set.folder is None else Path(training_set.folder) / FILE_NAME
-    if path is not None and path.exists():
-        with safe_open(path, "pt") as file:
-            kept, matrix = file.metadata(), file.get_tensor("class_similarity")
-        same_run = training_set.resumes and kept["labels"] == key["labels"]
-        if same_run or (kept == key and key["inputs"]):
-            return matrix
-    if training_set.resumes:
-        raise ValueError(
-            f"resume_from_checkpoint: {FILE_NAME} of this training set is not in output_dir any more, and the model is "
-            "no longer as it was loaded: bring the file back, or pass class_similarity."
-        )
     sample = _sample(labels, max_examples, seed)
+    asked_for = digest(f"{symmetric} {max_examples} {seed}", [{"labels": torch.from_numpy(labels)}]).hex()
+    path = None if training_set.folder is None else Path(training_set.folder) / FILE_NAME
+    if training_set.resumed_from is not None:
+        for place in (path, training_set.resumed_from.parent / FILE_NAME):
+            if place is not None and (kept := _read(place)) is not None and kept[0].get("labels") == asked_for:
+                return kept[1]
+        raise ValueError(
+            f"resume_from_checkpoint: {FILE_NAME} of this training set is neither in output_dir nor beside the "
+            "checkpoint, and the model is no longer as it was loaded: bring the file, or pass class_similarity."
+        )
+    with torch.random.fork_rng(devices=[]):  # a collator may augment
+        first = next(training_set.batches(sample))
+    rows = training_set.fingerprint()
+    key = {
+        "labels": asked_for,
+        "inputs": rows and rows + digest("", [first]).hex(),
+        "model": digest("", [training_set.model.state_dict()]).hex(),
+    }
+    if path is not None and key["inputs"] and (kept := _read(path)) is not None and kept[0] == key:
+        return kept[1]
     features = pooled_features(
         training_set.model,
         training_set.batches(sample),
@@ -240,9 +245,18 @@ def _kept_or_found(training_set: TrainingSet, symmetric: bool, max_examples: int
     matrix = lda_similarity(features, labels[sample], symmetric=symmetric)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"class_similarity": matrix}, path, metadata=key)
+        unfinished = path.with_suffix(".unfinished")
+        save_file({"class_similarity": matrix}, unfinished, metadata=key)
+        unfinished.replace(path)  # at once, so that a run that is killed leaves no half of a file
         logger.info("The class similarity is kept in %s.", path.name)
     return matrix
+
+
+def _read(path: Path) -> tuple[dict[str, str], Tensor] | None:
+    if not path.exists():
+        return None
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}, file.get_tensor("class_similarity")
 
 
 def _sample(labels: np.ndarray, max_examples: int, seed: int) -> np.ndarray:

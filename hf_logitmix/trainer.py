@@ -45,6 +45,7 @@ class MixTrainerMixin(ExtrasMixin):
 
     def __init__(self, *args: Any, method: str | Method | None = None, **kwargs: Any) -> None:
         self._method_given = method
+        self._extras = nn.ModuleDict()
         super().__init__(*args, **kwargs)
         if self.compute_loss_func is not None:
             raise ValueError("compute_loss_func would replace the method's loss: leave it out, or use Trainer.")
@@ -54,7 +55,7 @@ class MixTrainerMixin(ExtrasMixin):
         self.label_smoother = None  # it became the method's targets, so that evaluation stays plain
         self._examples_per_micro_batch: Tensor | float | None = None
         self._terms: dict[str, tuple[Tensor, int]] = {}
-        self._resumes = False
+        self._resumed_from: Path | None = None
         self._is_prepared = False
         checks.check_launch(self.args)
         checks.check_head(self.model)
@@ -174,7 +175,7 @@ class MixTrainerMixin(ExtrasMixin):
                 f"resume_from_checkpoint={resume_from_checkpoint!r} was not written to its end ({reason}): pass an "
                 "earlier one, or True for the last that is complete."
             )
-        self._resumes = bool(resume_from_checkpoint)
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -184,9 +185,8 @@ class MixTrainerMixin(ExtrasMixin):
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        if self.hp_search_backend is not None:
-            self._resolve_method()  # each trial has arguments of its own
         if self.optimizer is None or not self._is_prepared:  # else a second call of train() goes on
+            self._resolve_method()  # again, because the arguments may have been changed, as by a hyperparameter search
             self.method = self.method.prepare(self._training_set())
             self._use_extras(self.method)
             self._is_prepared = True
@@ -208,7 +208,7 @@ class MixTrainerMixin(ExtrasMixin):
             num_labels=checks.head_of(self.model)[0],
             collator=collator,
             folder=Path(str(self.args.output_dir)),
-            resumes=self._resumes,
+            resumed_from=self._resumed_from,
             shows_progress=self.is_world_process_zero() and not self.args.disable_tqdm,
         )
 

@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 from hf_logitmix.checks import check_labels, label_column
 from hf_logitmix.digest import digest
@@ -26,7 +27,7 @@ class TrainingSet:
         num_labels: K.
         collator: makes a batch of a list of examples.
         folder: of the run, where what is found here is kept; None keeps nothing.
-        resumes: whether the run goes on from a checkpoint, so that the model is not as it was loaded.
+        resumed_from: the checkpoint that the run goes on from, so that the model is not as it was loaded; or None.
         shows_progress: whether long work shows a progress bar.
     """
 
@@ -35,7 +36,7 @@ class TrainingSet:
     num_labels: int
     collator: Callable[[list[Any]], Mapping[str, Any]] | None = None
     folder: Path | None = None
-    resumes: bool = False
+    resumed_from: Path | None = None
     shows_progress: bool = True
 
     def labels(self) -> np.ndarray:
@@ -46,10 +47,11 @@ class TrainingSet:
         """
         labels = label_column(self.dataset)
         if labels is None:
-            if not hasattr(self.dataset, "__len__"):
+            streamed = isinstance(self.dataset, IterableDataset) or not hasattr(self.dataset, "__getitem__")
+            if streamed or not hasattr(self.dataset, "__len__"):
                 raise ValueError(
-                    "train_dataset has no length, so its classes cannot be looked at: pass class_counts (infogain) or "
-                    "class_similarity (mcel)."
+                    "train_dataset has no length or is a stream, so its classes cannot be looked at: pass class_counts "
+                    "(infogain) or class_similarity (mcel)."
                 )
             rows = (self.dataset[index] for index in range(len(self.dataset)))
             labels = np.asarray([int(row["labels"] if "labels" in row else row["label"]) for row in rows])
@@ -64,13 +66,12 @@ class TrainingSet:
         """Tells whether two training sets are the same; empty where that cannot be known without computing examples."""
         if isinstance(self.dataset, datasets.Dataset):
             return str(self.dataset._fingerprint)
-        if isinstance(self.dataset, list):
-            tensors = (
-                {name: torch.as_tensor(value) for name, value in row.items() if not isinstance(value, str)}
-                for row in self.dataset
-            )
-            return digest(str(len(self.dataset)), tensors).hex()
-        return ""
+        if not isinstance(self.dataset, list):
+            return ""
+        rows = [{name: _numbers(value) for name, value in row.items()} for row in self.dataset]
+        if any(value is None for row in rows for value in row.values()):
+            return ""
+        return digest(str(len(rows)), rows).hex()  # type: ignore[arg-type]
 
     def batches(self, indices: np.ndarray, size: int = 64) -> Iterator[dict[str, Tensor]]:
         """The tensors of some examples, without labels, in batches on the model's device."""
@@ -85,3 +86,14 @@ class TrainingSet:
                 for name, value in batch.items()
                 if isinstance(value, Tensor) and name not in left_out
             }
+
+
+def _numbers(value: Any) -> Tensor | None:
+    """A value as a tensor, or None where it is no number and no array of numbers."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:  # numpy's way of saying that the rows of a list are of unequal length
+        return None
+    return torch.from_numpy(np.array(array)) if array.dtype.kind in "biuf" else None

@@ -175,7 +175,7 @@ def test_task_metrics_take_the_arg_max_or_the_score(name):
 def records(folder):
     """Five runs below a folder, and files that are none: the accuracies of four by (method, seed)."""
     accuracies = {("mixup", 3): 0.91, ("vanilla", 1): 0.8, ("vanilla", 2): 0.85, ("vanilla", 3): 0.828}
-    base = {"n_train": 640, "n_eval": 277, "train_seconds": 61.4, "eval_oe": 0.01}
+    base = {"n_train": 640, "n_eval": 277, "train_steps_per_second": 2.5, "eval_oe": 0.01}
     base |= {"eval_nll": 0.5, "eval_nll_scaled": 0.4}
     for (method, seed), accuracy in accuracies.items():
         values = {"eval_accuracy": accuracy, "eval_ece": accuracy / 10, "eval_ece_scaled": 0.02 * seed}
@@ -184,7 +184,7 @@ def records(folder):
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(found))
         (path.parent / "config.json").write_text("{}")
-    score = {"task": "stsb", "method_name": "logitmix", "seed": 1, "eval_pearson": 0.5, "train_seconds": 9.6}
+    score = {"task": "stsb", "method_name": "logitmix", "seed": 1, "eval_pearson": 0.5, "train_steps_per_second": 2.5}
     (folder / "kept.json").write_text(json.dumps({**score, "n_train": 10, "n_eval": 5}))
     (folder / "list.json").write_text("[1]")
     return accuracies

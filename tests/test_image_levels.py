@@ -20,6 +20,7 @@ from hf_logitmix import METHODS, MixPlan, MixTrainer, get_method, mixed_forward
 from hf_logitmix.mixing import Linear, PuzzleMix
 from hf_logitmix.mixing.puzzlemix import puzzlemix
 from hf_logitmix.mixing.sites import sites
+from hf_logitmix.second_head import SecondHead
 
 PIXELS = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 1, 0])
@@ -229,3 +230,31 @@ def test_text_is_refused(tmp_path, name):
 def test_labels_are_needed():
     with pytest.raises(ValueError, match=r"for_batch\(labels\)"):
         mixed_forward(tiny_vit(), {"pixel_values": PIXELS}, PLAN, mixing=PuzzleMix())
+
+
+def test_a_second_head_has_no_say_in_saliency(tmp_path):
+    """LaMix_p with beta below 1: the logits of the saliency pass are the classifier's alone."""
+    model = tiny_vit()
+    mixing = METHODS["lamix_p"].with_options(block_num=4).mixing.for_batch(LABELS)
+    with torch.random.fork_rng():
+        head = SecondHead(model, 3)
+        nn.init.normal_(head.linear.weight, std=5.0)
+    plain = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
+    with head.attached(model.train()):
+        beside = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
+    assert beside.mixed_logits.shape == (5, 6)
+    torch.testing.assert_close(beside.mixed_logits[:, :3], plain.mixed_logits)
+
+
+def test_half_precision_keeps_the_saliency_of_images_that_are_sure():
+    """A gap of 14 between the logits: gradients of 1e-7 and less, which float16 alone would round to zero."""
+    model = tiny_vit()
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([14.0, 0.0, 0.0]))
+    mixing = PuzzleMix(block_num=4, transport=False).for_batch(torch.zeros(5, dtype=torch.long))
+    exact = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
+    with torch.autocast("cpu", dtype=torch.float16):
+        rounded = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
+    torch.testing.assert_close(rounded.plan.lam, exact.plan.lam, atol=0.13, rtol=0)
+    even = puzzlemix(PIXELS, torch.ones(5, 16, 16), PLAN, block_num=4, transport=False)[1]
+    assert not torch.equal(rounded.plan.lam, even.lam)

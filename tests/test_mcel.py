@@ -388,7 +388,7 @@ def test_lamix_takes_distributions_alone():
     for targets in (Infogain(), halves, GMCEL(parametrization="soft")):
         with pytest.raises(ValueError, match="rows that need not sum to 1"):
             Method(mixing, LaMix(), targets)
-        Method(mixing, MixedCrossEntropy(), targets)
+        Method(Linear(alpha=1.0), MixedCrossEntropy(), targets)
     for targets in (torch.eye(3), MCEL(0.2, A), SGMCEL(), GMCEL(), LabelSmoothing(0.1)):
         Method(mixing, LaMix(), targets)
 

@@ -271,3 +271,11 @@ def test_a_part_of_the_users_own_fits_in():
     assert method.objective.similarity == "l2"
     with pytest.raises(ValueError, match="mixing="):
         Method(SimpleNamespace(mixes=False, mix_fraction=1.0), LogitMix())
+
+
+def test_inputs_that_meet_apart_from_lam_are_for_lamix_alone():
+    with pytest.raises(ValueError, match=r"input_lam=None does not go with LaMix"):
+        Method(Linear(), LaMix())
+    for objective in (LogitMix(), MixedCrossEntropy()):
+        with pytest.raises(ValueError, match=r"input_lam=0\.5 does not go with"):
+            Method(Linear(input_lam=0.5), objective)

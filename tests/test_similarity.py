@@ -372,12 +372,14 @@ def test_a_resumed_run_takes_the_kept_matrix_whatever_the_model(tmp_path):
     class_similarity(training_set(tmp_path))
     matrix = tampered(tmp_path)
     trained = tiny_bert(4, seed=1)
-    assert torch.equal(class_similarity(training_set(tmp_path, model=trained, resumes=True)), matrix)
+    assert torch.equal(
+        class_similarity(training_set(tmp_path, model=trained, resumed_from=tmp_path / "checkpoint-1")), matrix
+    )
     with pytest.raises(ValueError, match=r"resume_from_checkpoint: class_similarity\.safetensors"):
-        class_similarity(training_set(tmp_path, another_label(ROWS), resumes=True))
+        class_similarity(training_set(tmp_path, another_label(ROWS), resumed_from=tmp_path / "checkpoint-1"))
     for folder in (tmp_path / "elsewhere", None):
         with pytest.raises(ValueError, match=r"resume_from_checkpoint: class_similarity\.safetensors"):
-            class_similarity(training_set(folder, resumes=True))
+            class_similarity(training_set(folder, resumed_from=tmp_path / "nowhere" / "checkpoint-1"))
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
@@ -547,3 +549,34 @@ def test_the_matrix_of_data_that_differ_late_is_not_used(tmp_path):
     matrix = tampered(tmp_path)
     changed = [*ROWS[:100], *({**row, "input_ids": ROWS[0]["input_ids"]} for row in ROWS[100:])]
     assert not torch.equal(class_similarity(training_set(tmp_path, changed)), matrix)
+
+
+def test_a_resumed_run_finds_the_matrix_beside_its_checkpoint(tmp_path):
+    """Resumed into another folder, with the checkpoint where it was."""
+    class_similarity(training_set(tmp_path))
+    matrix = tampered(tmp_path)
+    elsewhere = training_set(tmp_path / "elsewhere", resumed_from=tmp_path / "checkpoint-1")
+    assert torch.equal(class_similarity(elsewhere), matrix)
+
+
+def test_the_matrix_of_another_collator_is_not_used(tmp_path):
+    """The same rows, of which the collator keeps three tokens."""
+    first = class_similarity(training_set(tmp_path))
+
+    def short(rows):
+        return {name: value[:, :3] if value.dim() > 1 else value for name, value in default_data_collator(rows).items()}
+
+    assert not torch.equal(class_similarity(training_set(tmp_path, collator=short)), first)
+
+
+@pytest.mark.parametrize("extra", [["a", "b"], None, "text"])
+def test_columns_that_are_no_numbers_do_no_harm(tmp_path, extra):
+    """What cannot be told apart is looked at again; these rows train with any other method."""
+
+    def without(rows):
+        return default_data_collator([{k: v for k, v in row.items() if k != "extra"} for row in rows])
+
+    rows = [{**row, "extra": extra} for row in ROWS]
+    found = class_similarity(training_set(tmp_path, rows=rows, collator=without))
+    tampered(tmp_path)
+    assert torch.equal(class_similarity(training_set(tmp_path, rows=rows, collator=without)), found)

@@ -412,3 +412,15 @@ def test_terms_of_one_run_do_not_enter_the_log_of_the_next(tmp_path):
     trainer.train()
     again = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
     assert again["loss"] == pytest.approx(again["mix"] + again["cls"] + again["sim"], abs=1e-5)
+
+
+@pytest.mark.parametrize("search", [False, True])
+def test_arguments_that_are_changed_before_training_count(tmp_path, search):
+    """As after a hyperparameter search, whose best values are set by hand."""
+    args = arguments(tmp_path, cls=MixTrainingArguments, method="mixup", alpha=0.4)
+    trainer = MixTrainer(model_init=lambda: tiny_bert(), args=args, train_dataset=data_without_types(16))
+    if search:
+        trainer.train()
+    trainer.args.alpha = 5.0
+    trainer.train()
+    assert trainer.method.mixing.alpha == 5.0

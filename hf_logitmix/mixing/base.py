@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,84 +15,58 @@ from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan
 
 
-class Mixing(Protocol):
-    """What a `Method` asks of its first part."""
+class Mixing:
+    """The first part of a `Method`; a new kind overrides `plan` and `forward`, and what else it needs.
 
-    @property
-    def mixes(self) -> bool:
-        """False where nothing is mixed: then only objectives on clean rows fit."""
-        ...
+    Attributes:
+        mixes: False where nothing is mixed: then only objectives on clean rows fit.
+        mix_fraction: the share of the batch that gets a mixed row; below 1 only objectives on both kinds of rows fit.
+        input_lam: where inputs meet if that is not the plan's lam, for objectives that keep lam for the labels.
+    """
 
-    @property
-    def mix_fraction(self) -> float:
-        """The share of the batch that gets a mixed row; below 1 only objectives on both kinds of rows fit."""
-        ...
+    mixes: bool = True
+    mix_fraction: float = 1.0
+    input_lam: float | None = None
 
     def plan(
         self, batch_size: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> MixPlan:
         """Draw the plan of one batch."""
-        ...
+        raise NotImplementedError
 
     def at(self, moment: Moment) -> Mixing:
         """The mixing that applies at this step of training: itself, unless a choice is drawn for each step."""
-        ...
+        return self
 
     def for_batch(self, labels: Tensor) -> Mixing:
         """The mixing for one batch: itself, unless it looks at the labels."""
-        ...
+        return self
 
     def check(self, model: nn.Module, rows: Rows) -> None:
         """Raise ValueError where this model cannot be mixed in this way, and warn where it would teach nothing."""
-        ...
 
     def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
         """What must be on the model all through training, before it is compiled: a block around the training loop."""
-        ...
+        return nullcontext()
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         """One forward of the model that makes mixed rows, and the clean ones too if ``rows`` is ``both``."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class NoMixing:
+class NoMixing(Mixing):
     """Each example stays what it is."""
 
-    mixes = False
-    mix_fraction = 1.0
+    mixes: ClassVar[bool] = False  # type: ignore[misc]
 
     def plan(
         self, batch_size: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> MixPlan:
         return MixPlan(torch.arange(batch_size, device=device), torch.ones(batch_size, device=device))
 
-    def at(self, moment: Moment) -> NoMixing:
-        return self
-
-    def for_batch(self, labels: Tensor) -> NoMixing:
-        return self
-
-    def check(self, model: nn.Module, rows: Rows) -> None:
-        """Every model will do."""
-
-    def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
-        return nullcontext()
-
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         raise ValueError("mixing=NoMixing() makes no mixed rows: pass rows='clean', or a mixing such as Linear().")
-
-
-def call(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> Tensor:
-    """The logits of a model, from whatever it returns; they must have as many rows as the batch that went in."""
-    output = model(**inputs)
-    logits = output if isinstance(output, Tensor) else output["logits"] if isinstance(output, Mapping) else output[0]
-    if logits.dim() != 2 or len(logits) != rows:
-        raise ValueError(
-            f"{type(model).__name__} gave logits of shape {tuple(logits.shape)} for {rows} rows: mixing needs a model "
-            "with one row of logits an example, such as AutoModelForSequenceClassification."
-        )
-    return logits
 
 
 def split(logits: Tensor, batch_size: int, plan: MixPlan) -> MixedOutput:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hf_logitmix.mixing.base import call, split
+from hf_logitmix.mixing.base import Mixing, split
 from hf_logitmix.mixing.hooks import Among, Recompute, attached, check_checkpointing
 from hf_logitmix.mixing.sites import resolve_level
-from hf_logitmix.models import is_image_model, unwrap
-from hf_logitmix.moment import Moment
+from hf_logitmix.models import call, is_image_model, unwrap
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
 
@@ -104,7 +102,7 @@ def on_mixed(model: nn.Module, inputs: Mapping[str, Any], mixed: Tensor, plan: M
 
 
 @dataclass(frozen=True)
-class CutMix:
+class CutMix(Mixing):
     """CutMix of images; see `cutmix`.
 
     Attributes:
@@ -116,8 +114,6 @@ class CutMix:
     alpha: float = 1.0
     prob: float = 1.0
     per_example: bool = False
-    mixes: ClassVar[bool] = True
-    mix_fraction: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
@@ -134,21 +130,12 @@ class CutMix:
         cut = torch.rand(1, generator=generator, device=source).to(plan.lam.device) < self.prob
         return MixPlan(plan.partner, torch.where(cut, plan.lam, torch.ones_like(plan.lam)))
 
-    def at(self, moment: Moment) -> CutMix:
-        return self
-
-    def for_batch(self, labels: Tensor) -> CutMix:
-        return self
-
     def check(self, model: nn.Module, rows: Rows) -> None:
         if not is_image_model(unwrap(model)):
             raise ValueError(
                 f"mixing CutMix cuts pixels and {type(unwrap(model)).__name__} reads text: use a method for text, such "
                 "as 'logitmix', 'mixup' or 'manifold_mixup'."
             )
-
-    def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
-        return nullcontext()
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         self.check(model, rows)

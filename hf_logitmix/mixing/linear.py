@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hf_logitmix.mixing import image, text
+from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.mixing.hooks import attached, check_checkpointing
 from hf_logitmix.mixing.sites import check_level, resolve_level, sites
 from hf_logitmix.models import is_image_model, unwrap
@@ -22,7 +23,7 @@ from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Mixing):
     r"""Convex combination :math:`\lambda h + (1-\lambda) h_\pi` of what the model holds at a level.
 
     Attributes:
@@ -48,7 +49,6 @@ class Linear:
     mix_fraction: float = 1.0
     input_lam: float | None = None
     draw: float | None = field(default=None, repr=False)
-    mixes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
@@ -71,9 +71,6 @@ class Linear:
 
     def at(self, moment: Moment) -> Linear:
         return replace(self, draw=moment.uniform("level")) if self.level == "manifold" else self
-
-    def for_batch(self, labels: Tensor) -> Linear:
-        return self
 
     def check(self, model: nn.Module, rows: Rows) -> None:
         where = sites(unwrap(model))

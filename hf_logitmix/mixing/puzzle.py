@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hf_logitmix.mixing.base import call
+from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.mixing.image import check_images
 from hf_logitmix.mixing.puzzlemix import puzzlemix
-from hf_logitmix.models import is_image_model, unwrap
+from hf_logitmix.models import call, is_image_model, unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.objectives.cross_entropy import cross_entropy
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
 
 _BLOCK_NUMS = (2, 4, 8, 16)
+_SCALE = 1024
 
 
 @dataclass(frozen=True)
-class PuzzleMix:
+class PuzzleMix(Mixing):
     r"""PuzzleMix (Kim, Choo, Song, Puzzle Mix, ICML 2020), with the defaults of the released code.
 
     Saliency is :math:`\sqrt{\mathrm{mean}_c (\partial L / \partial x_c)^2}` of the clean batch's loss, which costs a
@@ -61,8 +61,6 @@ class PuzzleMix:
     input_lam: float | None = None
     draw: float | None = field(default=None, repr=False)
     labels: Tensor | None = field(default=None, repr=False, compare=False)
-    mixes: ClassVar[bool] = True
-    mix_fraction: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
@@ -95,9 +93,6 @@ class PuzzleMix:
                 "such as 'logitmix', 'mixup' or 'lamix'."
             )
 
-    def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
-        return nullcontext()
-
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         self.check(model, rows)
         if self.labels is None:
@@ -109,7 +104,10 @@ class PuzzleMix:
             # only a forward that is trained on goes through DistributedDataParallel
             seen_by = model if rows == "both" else unwrap(model)
             logits = call(seen_by, {**inputs, "pixel_values": pixels}, len(pixels))
-            loss = cross_entropy(logits, self.labels).sum()
+            config = getattr(unwrap(model), "config", None)
+            own = logits[:, : getattr(config, "num_labels", None)]  # a second head's outputs may stand beside them
+            # the scale, which cancels, keeps gradients of confident images above half precision's smallest number
+            loss = (_SCALE if logits.dtype == torch.float16 else 1) * cross_entropy(own, self.labels).sum()
             (gradient,) = torch.autograd.grad(loss, pixels, retain_graph=rows == "both")
         mixed, true_plan = self._mix(pixels.detach(), gradient.float().square().mean(1).sqrt(), plan)
         mixed_logits = call(model, {**inputs, "pixel_values": mixed}, len(mixed))

@@ -50,8 +50,8 @@ class Energy(NamedTuple):
 
 
 def block_mean(values: Tensor, size: int) -> Tensor:
-    """The mean over blocks of size x size, [..., S, S] to [..., S/size, S/size]."""
-    return F.avg_pool2d(values.flatten(0, -4) if values.dim() > 4 else values, size)
+    """The mean over blocks of size x size, [B, C, S, S] to [B, C, S/size, S/size]."""
+    return F.avg_pool2d(values, size)
 
 
 def normalised_saliency(saliency: Tensor, size: int) -> Tensor:

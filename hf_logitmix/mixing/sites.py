@@ -126,8 +126,9 @@ def _image_layers(model: nn.Module) -> list[nn.Module]:
     for part in model.modules():
         features: Any = getattr(part, "feature_info", None)  # timm's: a list of dicts, in some models an object
         if features:
-            rows = features if isinstance(features, list) else features.info
-            return [part.get_submodule(row["module"]) for row in rows]
+            names = [row["module"] for row in (features if isinstance(features, list) else features.info)]
+            modules = dict(part.named_modules())
+            return [modules[name] for name in names] if all(name in modules for name in names) else []
     stages = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
     return list(stages[0]) if stages else []
 

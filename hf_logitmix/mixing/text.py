@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_logitmix.mixing.base import call, split
+from hf_logitmix.mixing.base import split
 from hf_logitmix.mixing.hooks import (
     Forward,
     Recompute,
@@ -19,6 +19,7 @@ from hf_logitmix.mixing.hooks import (
     same_memory,
 )
 from hf_logitmix.mixing.sites import resolve_level
+from hf_logitmix.models import call
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan
 

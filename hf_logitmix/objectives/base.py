@@ -30,12 +30,14 @@ class Objective:
         rows: which rows the forward must make: ``clean``, ``mixed`` or ``both``.
         drops_clean_rows: whether some steps train on mixed rows alone, so that every example of the batch needs one.
         needs_distributions: whether targets must be rows that sum to 1.
+        needs_input_lam: whether inputs must meet at a place of their own (the mixing's ``input_lam``), not at lam.
         learned: the module that holds parameters learned along with the model, or None.
     """
 
     rows: ClassVar[Rows] = "clean"
     drops_clean_rows: ClassVar[bool] = False
     needs_distributions: ClassVar[bool] = False
+    needs_input_lam: ClassVar[bool] = False
     learned: nn.Module | None = None
 
     def at(self, moment: Moment) -> Objective:

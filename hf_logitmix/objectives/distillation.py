@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from hf_logitmix.models import is_image_model, under_peft_model, unwrap
+from hf_logitmix.models import call, is_image_model, public_name, under_peft_model, unwrap
 from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
 from hf_logitmix.objectives.cross_entropy import cross_entropy
 from hf_logitmix.output import MixedOutput
@@ -42,12 +42,14 @@ class Distillation(Objective):
     .. math:: L = (1 - w)\, H(z, T_y) + w\, \tau^2\, \mathrm{KL}(p_\tau^{teacher} \,\|\, p_\tau)
 
     The teacher sees the same batch, in evaluation mode and without gradients, so it must have the student's tokenizer
-    and classes. It is neither trained nor saved.
+    and classes. It is neither trained nor saved; a model that is passed is frozen and put into evaluation mode, in
+    place.
 
     Attributes:
         teacher: a local folder or Hub name of a classifier, of images where the student reads images, or a model.
         temperature: tau. 2 is ours: the papers tune it.
         distill_weight: w, in [0, 1]. 0.5 is ours.
+        name: of the teacher in records, without a local path; set by itself.
         teacher_logits: set by `for_batch`.
 
     Raises:
@@ -58,6 +60,7 @@ class Distillation(Objective):
     teacher: str | Path | nn.Module | None = field(default=None, repr=False, metadata={"option": True})
     temperature: float = 2.0
     distill_weight: float = 0.5
+    name: str = field(default="", repr=False, compare=False)
     teacher_logits: Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,15 +68,15 @@ class Distillation(Objective):
             raise ValueError(f"temperature={self.temperature} is not possible: pass a number > 0.")
         if not 0 <= self.distill_weight <= 1:
             raise ValueError(f"distill_weight={self.distill_weight} is outside [0, 1].")
+        if isinstance(self.teacher, (str, Path)):
+            object.__setattr__(self, "name", public_name(str(self.teacher)))
+        elif self.teacher is not None and not self.name:
+            object.__setattr__(self, "name", type(self.teacher).__name__)
 
     def __repr__(self) -> str:
-        name = type(self.teacher).__name__ if isinstance(self.teacher, nn.Module) else self._teacher_name()
-        return f"Distillation({name}, temperature={self.temperature}, distill_weight={self.distill_weight})"
-
-    def _teacher_name(self) -> str:
-        """Without a local path."""
-        path = Path(str(self.teacher))
-        return path.resolve().name if path.exists() else str(self.teacher)
+        return (
+            f"Distillation({self.name or None}, temperature={self.temperature}, distill_weight={self.distill_weight})"
+        )
 
     def check(self, num_labels: int, problem_type: str) -> None:
         if problem_type != "single_label_classification":
@@ -95,10 +98,10 @@ class Distillation(Objective):
 
     def for_batch(self, inputs: Mapping[str, Any]) -> Distillation:
         teacher: Any = self.teacher
-        known = inspect.signature(under_peft_model(teacher).forward).parameters
+        known = inspect.signature(under_peft_model(unwrap(teacher)).forward).parameters
+        shown = {name: value for name, value in inputs.items() if name in known}
         with torch.no_grad():
-            output = teacher(**{name: value for name, value in inputs.items() if name in known})
-        return replace(self, teacher_logits=output.logits)
+            return replace(self, teacher_logits=call(teacher, shown, len(next(iter(shown.values())))))
 
     def __call__(self, output: MixedOutput, labels: Tensor, targets: Tensor | None = None) -> Loss:
         assert output.logits is not None

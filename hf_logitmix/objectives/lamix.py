@@ -86,6 +86,7 @@ class LaMix(Objective):
     learned: nn.Module | None = field(default=None, repr=False, compare=False, metadata={"option": False})
     drops_clean_rows: ClassVar[bool] = True
     needs_distributions: ClassVar[bool] = True
+    needs_input_lam: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1:

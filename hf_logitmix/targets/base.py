@@ -6,7 +6,7 @@ A targets matrix is a FloatTensor[K, K] whose row ``y`` is the training target o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import ClassVar
 
 import torch
@@ -23,13 +23,15 @@ class Targets:
     Attributes:
         learned: the module that holds parameters learned along with the model, or None.
         are_distributions: whether every row sums to 1.
+        targets_lr: learning rate of what is learned; None is the model's.
     """
 
     learned: nn.Module | None = None
+    targets_lr: float | None = None
     are_distributions: ClassVar[bool] = True
 
     def __repr__(self) -> str:
-        return one_line(self)
+        return one_line(self) if is_dataclass(self) else f"{type(self).__name__}()"
 
     def check(self, num_labels: int, problem_type: str) -> None:
         """Raise ValueError where these targets are undefined."""

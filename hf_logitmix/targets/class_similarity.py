@@ -69,7 +69,10 @@ class MCEL(Targets):
                 f"eps={self.eps} is outside [0, 0.5): the label itself must keep more than half of the mass."
             )
         if self.class_similarity is not None:
-            check_similarity(self.class_similarity)
+            matrix = torch.as_tensor(self.class_similarity)
+            matrix = matrix.float() if matrix.dtype == torch.float64 else matrix
+            check_similarity(matrix)
+            object.__setattr__(self, "class_similarity", matrix)
 
     def check(self, num_labels: int, problem_type: str) -> None:
         super().check(num_labels, problem_type)
