@@ -18,10 +18,11 @@ from transformers import (
 
 from glue_runs.data import load_task
 from glue_runs.demo_corpus import write_corpus
-from glue_runs.experiment import N_BINS, Experiment
+from glue_runs.experiment import Experiment
 from glue_runs.tasks import Split, Task
 from hf_logitmix import MixTrainingArguments
 from hf_logitmix.plots import reliability_diagram
+from hf_logitmix.runs import N_BINS
 
 METHODS = ("vanilla", "mixup", "logitmix")
 SIZES = {"train": 1500, "dev": 2000}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +18,8 @@ from glue_runs.demo import run_demo
 from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
 from hf_logitmix import METHODS, MixTrainingArguments
-from hf_logitmix.checkpoints import last_complete_checkpoint
 from hf_logitmix.noise import add_label_noise
+from hf_logitmix.runs import checkpoint_to_resume, report
 
 
 @dataclass
@@ -86,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     if glue.max_seq_length < 3:
         raise ValueError(f"max_seq_length={glue.max_seq_length}: pass at least 3, for a token and two special ones.")
     task = get_task(glue.task_name)
-    args.resume_from_checkpoint = _checkpoint(args)
+    args.resume_from_checkpoint = checkpoint_to_resume(args)
     wanted = {"train": args.do_train, "dev": args.do_eval, "test": args.do_predict}
     with args.main_process_first(desc="load data"):
         splits = load_task(task, tuple(name for name in wanted if wanted[name]), glue.glue_dir, glue.train_file)
@@ -105,15 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     experiment = Experiment(
         task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, label_noise=noise
     )
-    results = experiment.run(args)
-    if not args.should_save:
-        return 0 if results is not None else 130
-    if results is None:
-        last = last_complete_checkpoint(args.output_dir)
-        print(f"\nStopped and saved. To go on: the same command with --resume_from_checkpoint {last}")
-        return 130
-    print(summary(results, args.output_dir))
-    return 0
+    return report(experiment.run(args), args)
 
 
 def with_label_noise(task: Task, splits: Any, rate: float, kind: str, seed: int) -> Any:
@@ -172,44 +163,12 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
     return model, tokenizer
 
 
-def summary(results: dict[str, Any], output_dir: str) -> str:
-    """The run on one screen."""
-    lines = [
-        "",
-        f"{results['task']} with {results.get('method_name', 'no training')} on {results['model']}, seed "
-        f"{results['seed']}: {results['n_train']} training and {results['n_eval']} dev examples",
-    ]
-    lines += [
-        f"  {name.removeprefix('eval_'):<24}{value:>9.4f}"
-        for name, value in results.items()
-        if name.startswith("eval_")
-    ]
-    if "train_seconds" in results:
-        lines.append(f"  {'train_seconds':<24}{results['train_seconds']:>9.1f}")
-    return "\n".join([*lines, f"  everything is in {output_dir}"])
-
-
 def _first(data: Any, limit: int | None, name: str) -> Any:
     least = 1 if name == "train" else 2  # a temperature is fitted on one half and tried on the other
     if limit is not None and limit < least:
         argument = "max_train_samples" if name == "train" else "max_eval_samples"
         raise ValueError(f"{argument}={limit}: pass at least {least}.")
     return data if limit is None else data.select(range(min(limit, len(data))))
-
-
-def _checkpoint(args: MixTrainingArguments) -> str | None:
-    """The checkpoint to resume from, None for a fresh run; an older run in the folder is never overwritten."""
-    asked, last = args.resume_from_checkpoint, last_complete_checkpoint(args.output_dir)
-    if asked is None and args.do_train and (last is not None or (Path(args.output_dir) / "all_results.json").exists()):
-        resume = f"--resume_from_checkpoint {last} to go on, or " if last else ""
-        raise ValueError(f"output_dir={args.output_dir!r} holds a run already: pass {resume}another --output_dir.")
-    if asked is not None and asked.lower() in ("true", "last"):
-        if last is None:
-            raise ValueError(f"resume_from_checkpoint={asked!r}: no complete checkpoint in {args.output_dir!r}.")
-        return last
-    if asked is not None and not Path(asked).is_dir():
-        raise ValueError(f"resume_from_checkpoint={asked!r} is no folder: pass a checkpoint, or 'last'.")
-    return asked
 
 
 def entry() -> None:

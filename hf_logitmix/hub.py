@@ -27,6 +27,7 @@ def model_card(
     dataset_config: str,
     split: str = "validation",
     settings: Mapping[str, object] | None = None,
+    pipeline_tag: str = "text-classification",
 ) -> ModelCard:
     """A card with the method, its source, the metrics and the settings.
 
@@ -37,12 +38,13 @@ def model_card(
         base_model: Hub name or local path, of which only the last part is written; None for one made from scratch.
         dataset, dataset_config, split: what the metrics were measured on, as named on the Hub.
         settings: name -> value, such as the learning rate.
+        pipeline_tag: what the Hub calls the task.
     """
     on_hub = base_model is not None and not Path(base_model).exists() and not Path(base_model).is_absolute()
     origin = "Trained from scratch" if base_model is None else f"Fine-tuned from `{public_name(base_model)}`"
     results = [
         EvalResult(
-            task_type="text-classification",
+            task_type=pipeline_tag,
             dataset_type=dataset,
             dataset_name=f"{dataset} {dataset_config}",
             dataset_config=dataset_config,
@@ -56,7 +58,7 @@ def model_card(
         base_model=base_model if on_hub else None,
         datasets=dataset if "/" in dataset else None,
         library_name="transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag=pipeline_tag,
         tags=["hf_logitmix", "calibration"],
         model_name=name,
         eval_results=results,

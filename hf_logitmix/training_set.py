@@ -67,7 +67,7 @@ class TrainingSet:
         if isinstance(self.dataset, datasets.Dataset):
             return str(self.dataset._fingerprint)
         if not isinstance(self.dataset, list):
-            return ""
+            return str(getattr(self.dataset, "fingerprint", ""))  # of an ImageSet
         rows = [{name: _numbers(value) for name, value in row.items()} for row in self.dataset]
         if any(value is None for row in rows for value in row.values()):
             return ""

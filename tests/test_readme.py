@@ -70,14 +70,25 @@ def test_the_step_costs_are_those_of_the_record():
 
 
 def test_the_page_of_results_is_what_the_records_say():
-    """The rows of table.py, without task, metric, time and the published column."""
+    """The rows of table.py, without task, metric, time and the published column; with the measured cost of a step."""
     text = (ROOT / "docs" / "results.md").read_text()
     runs = read_runs(RESULTS / "mnli_2000")
     assert len(runs) == 30
+    ratios = json.loads((ROOT / "benchmarks" / "step_cost.json").read_text())["ratios"]
+    places = {"manifold_mixup": ["mixup", "mixup at hidden:2"], "lamix": ["lamix, clean batch", "lamix, mixed batch"]}
     for line in table(runs).splitlines()[2:]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        shown = [cells[1], *cells[3:9], *cells[10:12]]
+        kinds = [] if cells[1] == "vanilla" else places.get(cells[1], [cells[1]])
+        cost = " or ".join(f"{ratios[f'{kind} / vanilla']['median']:.2f}" for kind in kinds) or "1"
+        shown = [cells[1], *cells[3:9], cost, *cells[10:12]]
         assert f"| {' | '.join(shown)} |" in text, cells[1]
+
+
+@pytest.mark.parametrize("teacher", ["vanilla", "label_smoothing"])
+def test_the_students_are_those_of_the_records(teacher):
+    (line,) = table(read_runs(RESULTS / "distillation" / f"of_{teacher}")).splitlines()[2:]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert f"| {' | '.join([teacher, *cells[3:9], cells[11]])} |" in (ROOT / "docs" / "results.md").read_text()
 
 
 def test_what_the_page_says_of_learned_targets_is_so():

@@ -1,0 +1,260 @@
+"""What a training script needs around `MixTrainer`: one run, and the folder with everything that tells about it."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import accelerate
+import numpy as np
+import torch
+import transformers
+from transformers import SchedulerType, Trainer
+
+from hf_logitmix._version import __version__
+from hf_logitmix.arguments import MixTrainingArguments
+from hf_logitmix.checkpoints import last_complete_checkpoint
+from hf_logitmix.hub import model_card, public_name
+from hf_logitmix.interrupt import SaveOnInterrupt
+from hf_logitmix.metrics import calibration_metrics
+from hf_logitmix.plots import class_matrix, reliability_diagram
+from hf_logitmix.targets import MCEL
+from hf_logitmix.temperature import cross_fit, fit_temperature
+from hf_logitmix.trainer import MixTrainer
+
+if TYPE_CHECKING:
+    _Base = Trainer
+else:
+    _Base = object
+
+N_BINS = 10
+SCALED = ("ece", "oe", "nll", "brier")
+
+
+class RunMixin(_Base):
+    """For a Trainer in a `Run`: no pickled arguments beside a model, and the card that is pushed is the run's own."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or str(self.args.output_dir)) / "training_args.bin").unlink(missing_ok=True)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        if not (Path(str(self.args.output_dir)) / "README.md").exists():
+            super().create_model_card(*args, **kwargs)
+
+
+@dataclass
+class Run:
+    """One run: train, evaluate, and write records, pictures and a model card into ``args.output_dir``.
+
+    Call `train` and `evaluate` as wanted, then `finish`.
+
+    Attributes:
+        trainer: with its model, data and arguments.
+        task: what is learned, for records; the data's configuration in the model card.
+        data: what the data is called in records.
+        base_model: name of the model for records, of a local path only its last part; None for one made from scratch.
+        label_names: the classes in order; empty for regression.
+        scores: makes the metrics of logits and labels.
+        read: makes logits [N, K] with the columns of ``label_names`` of what the model predicts.
+        settings: more settings for the records than those of training.
+        pipeline_tag: what the Hub calls the task.
+        results: what ``all_results.json`` will hold.
+    """
+
+    trainer: MixTrainer
+    task: str
+    data: str
+    base_model: str | None
+    label_names: tuple[str, ...]
+    scores: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    read: Callable[[Any], np.ndarray]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    pipeline_tag: str = "text-classification"
+    results: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        args, trainer = self._args, self.trainer
+        train: Any = trainer.train_dataset
+        dev: Any = trainer.eval_dataset
+        self.results = {
+            "task": self.task,
+            "data": self.data,
+            "model": self.model_name,
+            **({"method_name": args.method or "logitmix", "method": str(trainer.method)} if train else {}),
+            "seed": args.seed,
+            "data_seed": args.data_seed,
+            "n_train": len(train) if train else 0,
+            "n_eval": len(dev) if dev else 0,
+            "n_bins": N_BINS,
+            "settings": {**self.settings, **(_training_settings(args) if train else {})},
+            "versions": {
+                "hf_logitmix": __version__,
+                "transformers": transformers.__version__,
+                "torch": torch.__version__,
+                "accelerate": accelerate.__version__,
+                "python": platform.python_version(),
+            },
+            "device": _device_name(args.device),
+        }
+
+    @property
+    def _args(self) -> MixTrainingArguments:
+        return self.trainer.args  # type: ignore[return-value]
+
+    @property
+    def model_name(self) -> str:
+        return "from-scratch" if self.base_model is None else public_name(self.base_model)
+
+    @property
+    def output(self) -> Path:
+        return Path(str(self._args.output_dir))
+
+    def train(self) -> bool:
+        """Train and save the model; False if Ctrl-C stopped it, after a checkpoint was saved."""
+        interrupt, results = SaveOnInterrupt(), self.results
+        self.trainer.add_callback(interrupt)
+        started = time.perf_counter()
+        with interrupt:
+            outcome = self.trainer.train(resume_from_checkpoint=self._args.resume_from_checkpoint)
+        if interrupt.stopped:
+            return False
+        seconds = time.perf_counter() - started
+        results["train_seconds"] = seconds  # of a resumed run: since it was resumed
+        results["resumed_from_step"] = interrupt.first_step
+        results["train_steps_per_second"] = (outcome.global_step - interrupt.first_step) / seconds
+        results["train_loss"] = outcome.training_loss
+        self._keep_learned_targets()
+        self.trainer.save_model(_internal_call=True)  # which does not push; that comes last, with the card
+        return True
+
+    def evaluate(self, data: Any, suffix: str = "", title: str | None = None) -> None:
+        """Score the model on a dataset; with a title, draw ``reliability.png``."""
+        prediction = self.trainer.predict(data, metric_key_prefix="eval")
+        logits, labels = self.read(prediction.predictions), np.asarray(prediction.label_ids)
+        self.results |= {f"eval_{name}{suffix}": value for name, value in self.scores(logits, labels).items()}
+        if not self.trainer.is_world_process_zero():
+            return
+        np.savez(self.output / f"eval_logits{suffix}.npz", logits=logits, labels=labels)
+        if title and self.label_names:
+            panels = {"as trained": (logits, labels), "after temperature scaling": (cross_fit(logits, labels), labels)}
+            reliability_diagram(panels, N_BINS, title).savefig(self.output / "reliability.png", dpi=150)
+
+    def finish(self) -> dict[str, Any]:
+        """Write the records, the model card where there was training, and push if that is asked for.
+
+        Returns:
+            what ``all_results.json`` holds.
+        """
+        results, trained = self.results, "train_loss" in self.results
+        if self.trainer.is_world_process_zero():
+            finite = {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in results.items()}
+            (self.output / "all_results.json").write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
+            if trained:
+                model_card(
+                    f"{self.model_name}-{self.task}-{results['method_name']}",
+                    self.trainer.method,
+                    {name.removeprefix("eval_"): value for name, value in results.items() if name.startswith("eval_")},
+                    base_model=self.base_model,
+                    dataset=self.data,
+                    dataset_config=self.task,
+                    settings={**results["settings"], "seed": results["seed"]},
+                    pipeline_tag=self.pipeline_tag,
+                ).save(self.output / "README.md")
+        if self._args.push_to_hub and trained:
+            self.trainer.push_to_hub()
+        return results
+
+    def _keep_learned_targets(self) -> None:
+        """The rows that stood for the labels at the end of training; for the MCEL family pictures of them too."""
+        targets = self.trainer.method.targets
+        if not isinstance(targets, MCEL) or not self.trainer.is_world_process_zero():
+            return
+        rows = {"class_similarity": targets.class_similarity, "targets": targets.matrix(len(self.label_names))}
+        for name, matrix in rows.items():
+            assert matrix is not None  # they were found before training
+            title = f"{self.task}, {name.replace('_', ' ')}"
+            class_matrix(matrix.detach().cpu(), list(self.label_names), title).savefig(
+                self.output / f"{name}.png", dpi=150
+            )
+            self.results[name] = matrix.tolist()
+
+
+def calibration(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """How well probabilities fit, as trained and after cross-fitted temperature scaling, and the temperature."""
+    scaled = calibration_metrics(cross_fit(logits, labels), labels, N_BINS)
+    return {
+        **calibration_metrics(logits, labels, N_BINS),
+        **{f"{name}_scaled": scaled[name] for name in SCALED},
+        "temperature": fit_temperature(logits, labels),
+    }
+
+
+def checkpoint_to_resume(args: MixTrainingArguments) -> str | None:
+    """The checkpoint to resume from, None for a fresh run; an older run in the folder is never overwritten.
+
+    Raises:
+        ValueError: for a folder that holds a run, and for a checkpoint that is not there.
+    """
+    output = str(args.output_dir)
+    asked, last = args.resume_from_checkpoint, last_complete_checkpoint(output)
+    if asked is None and args.do_train and (last is not None or (Path(output) / "all_results.json").exists()):
+        resume = f"--resume_from_checkpoint {last} to go on, or " if last else ""
+        raise ValueError(f"output_dir={output!r} holds a run already: pass {resume}another --output_dir.")
+    if asked is not None and asked.lower() in ("true", "last"):
+        if last is None:
+            raise ValueError(f"resume_from_checkpoint={asked!r}: no complete checkpoint in {output!r}.")
+        return last
+    if asked is not None and not Path(asked).is_dir():
+        raise ValueError(f"resume_from_checkpoint={asked!r} is no folder: pass a checkpoint, or 'last'.")
+    return asked
+
+
+def report(results: dict[str, Any] | None, args: MixTrainingArguments) -> int:
+    """Print how a run went, on one screen and in one process; the exit status."""
+    if args.should_save and results is None:
+        last = last_complete_checkpoint(str(args.output_dir))
+        print(f"\nStopped and saved. To go on: the same command with --resume_from_checkpoint {last}")
+    elif args.should_save and results is not None:
+        print(summary(results, str(args.output_dir)))
+    return 130 if results is None else 0
+
+
+def summary(results: dict[str, Any], output_dir: str) -> str:
+    """The run on one screen."""
+    lines = [
+        "",
+        f"{results['task']} with {results.get('method_name', 'no training')} on {results['model']}, seed "
+        f"{results['seed']}: {results['n_train']} training and {results['n_eval']} dev examples",
+    ]
+    lines += [
+        f"  {name.removeprefix('eval_'):<24}{value:>9.4f}"
+        for name, value in results.items()
+        if name.startswith("eval_")
+    ]
+    if "train_seconds" in results:
+        lines.append(f"  {'train_seconds':<24}{results['train_seconds']:>9.1f}")
+    return "\n".join([*lines, f"  everything is in {output_dir}"])
+
+
+def _training_settings(args: MixTrainingArguments) -> dict[str, Any]:
+    return {
+        "learning_rate": args.learning_rate,
+        "num_train_epochs": args.num_train_epochs,
+        "max_steps": args.max_steps,
+        "batch_size": args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
+        "warmup_steps": args.warmup_steps,
+        "lr_scheduler_type": str(SchedulerType(args.lr_scheduler_type).value),
+        "weight_decay": args.weight_decay,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
