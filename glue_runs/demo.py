@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -21,8 +19,7 @@ from glue_runs.demo_corpus import write_corpus
 from glue_runs.experiment import Experiment
 from glue_runs.tasks import Split, Task
 from hf_logitmix import MixTrainingArguments
-from hf_logitmix.plots import reliability_diagram
-from hf_logitmix.runs import N_BINS
+from hf_logitmix.runs import diagram_of, side_by_side
 
 METHODS = ("vanilla", "mixup", "logitmix")
 SIZES = {"train": 1500, "dev": 2000}
@@ -54,15 +51,16 @@ def run_demo(args: TrainingArguments) -> int:
         set_seed(args.seed)
         model = BertForSequenceClassification(_config(len(tokenizer)))
         experiment = Experiment(DEMO_TASK, splits, model, tokenizer, base_model=None, data_name="synthetic")
-        results[method] = experiment.run(_arguments(output / method, method, args.seed))
-        if results[method] is None:
+        found = experiment.run(_arguments(output / method, method, args.seed))
+        if found is None:
             print("\nStopped. The demo keeps no half-done runs: start it again.")
             return 130
+        results[method] = found
     if args.should_save:
-        panels = {method: _predictions(output / method) for method in METHODS}
         picture = output / "reliability.png"
-        reliability_diagram(panels, N_BINS, "synthetic demo corpus, dev set").savefig(picture, dpi=150)
-        print(_table(results))
+        diagram_of({method: output / method for method in METHODS}, "synthetic demo corpus, dev set", picture)
+        print(f"\nSynthetic demo corpus: {SIZES['train']} training and {SIZES['dev']} dev sentences, one seed.")
+        print(side_by_side(results))
         print(f"The picture is {picture}; each method's run is in a folder beside it.")
         print(f"{time.perf_counter() - started:.0f} s in all.")
     return 0
@@ -116,34 +114,3 @@ def _arguments(output: Path, method: str, seed: int) -> MixTrainingArguments:
         log_level="warning",
         dataloader_pin_memory=False,
     )
-
-
-def _predictions(folder: Path) -> tuple[Any, Any]:
-    with np.load(folder / "eval_logits.npz") as saved:
-        return saved["logits"], saved["labels"]
-
-
-def _table(results: dict[str, dict[str, Any] | None]) -> str:
-    columns = {
-        "accuracy": "eval_accuracy",
-        "ECE": "eval_ece",
-        "OE": "eval_oe",
-        "NLL": "eval_nll",
-        "ECE scaled": "eval_ece_scaled",
-        "NLL scaled": "eval_nll_scaled",
-        "T": "eval_temperature",
-        "seconds": "train_seconds",
-    }
-    lines = [
-        "",
-        f"Synthetic demo corpus: {SIZES['train']} training and {SIZES['dev']} dev sentences, one seed.",
-        f"{'method':<10}" + "".join(f"{name:>12}" for name in columns),
-    ]
-    for method, values in results.items():
-        assert values is not None
-        cells = [
-            f"{values[key]:>12.1f}" if name == "seconds" else f"{values[key]:>12.3f}" for name, key in columns.items()
-        ]
-        lines.append(f"{method:<10}" + "".join(cells))
-    lines.append("ECE, OE: 10 bins. Scaled: after temperature scaling, cross-fitted in two halves of the dev set.")
-    return "\n".join(lines)

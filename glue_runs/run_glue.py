@@ -6,7 +6,6 @@ python glue_runs/run_glue.py --task_name mrpc --model_name_or_path bert-base-unc
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
 from hf_logitmix import METHODS, MixTrainingArguments
 from hf_logitmix.noise import add_label_noise
-from hf_logitmix.runs import checkpoint_to_resume, report
+from hf_logitmix.runs import checkpoint_to_resume, exit_with, report
 
 
 @dataclass
@@ -171,13 +170,5 @@ def _first(data: Any, limit: int | None, name: str) -> Any:
     return data if limit is None else data.select(range(min(limit, len(data))))
 
 
-def entry() -> None:
-    """Run `main` and print a problem of the user's as one sentence, without a traceback."""
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as problem:
-        sys.exit(f"run_glue: {problem}")
-
-
 if __name__ == "__main__":
-    entry()
+    exit_with(main, "run_glue")

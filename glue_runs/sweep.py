@@ -2,9 +2,9 @@
 
     python glue_runs/sweep.py glue_runs/configs/first_results.yaml --glue_dir GLUE --model_name_or_path MODEL
 
-The file names `output_dir`, `tasks`, `methods`, `seeds` and `arguments` of run_glue.py. Arguments after the file are
-added to every run. A run that was cut off goes on from its last checkpoint; one that fails is named at the end, and
-the exit status is 1.
+The file names `output_dir`, `tasks`, `methods`, `seeds` and `arguments` of run_glue.py; with `datasets` in place of
+`tasks` the runs are those of hf_logitmix.vision.train. Arguments after the file are added to every run. A run that was
+cut off goes on from its last checkpoint; one that fails is named at the end, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from hf_logitmix.checkpoints import last_complete_checkpoint
 
 _INTERRUPTED = (130, -signal.SIGINT)
 _KEYS = {"output_dir", "tasks", "methods", "seeds", "arguments"}
+# What a run of each kind is started with.
+_SCRIPTS = {
+    "tasks": [str(Path(__file__).with_name("run_glue.py")), "--task_name"],
+    "datasets": ["-m", "hf_logitmix.vision.train", "--dataset"],
+}
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -33,11 +38,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ValueError: for a missing or unknown key, or an empty list.
     """
     config = yaml.safe_load(Path(path).read_text())
-    if not isinstance(config, dict) or not set(config) <= _KEYS or not _KEYS - {"arguments"} <= set(config):
+    keys = _KEYS - {"tasks"} | {"datasets"} if isinstance(config, dict) and "datasets" in config else _KEYS
+    if not isinstance(config, dict) or not set(config) <= keys or not keys - {"arguments"} <= set(config):
         raise ValueError(
-            f"{path}: a sweep has the keys {', '.join(sorted(_KEYS))}, of which only arguments may be missing."
+            f"{path}: a sweep has the keys {', '.join(sorted(_KEYS))}, of which only arguments may be missing; "
+            "datasets may stand for tasks."
         )
-    for key in ("tasks", "methods", "seeds"):
+    for key in keys - {"output_dir", "arguments"}:
         if not isinstance(config[key], list) or not config[key]:
             raise ValueError(f"{path}: {key} must be a list with at least one entry.")
     return config
@@ -45,15 +52,15 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 def commands(config: dict[str, Any], extra: list[str]) -> list[tuple[Path, list[str]]]:
     """The output folder and the command line of each run, in the order in which they are run."""
-    script = str(Path(__file__).with_name("run_glue.py"))
+    kind = "datasets" if "datasets" in config else "tasks"
     fixed = []
     for name, value in (config.get("arguments") or {}).items():
         fixed += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     runs = []
-    for seed, task, method in itertools.product(config["seeds"], config["tasks"], config["methods"]):
-        folder = Path(config["output_dir"]) / f"{task}-{method}-{seed}"
-        chosen = ["--task_name", task, "--method", method, "--seed", str(seed), "--output_dir", str(folder)]
-        runs.append((folder, [sys.executable, script, *chosen, *fixed, *extra]))
+    for seed, task, method in itertools.product(config["seeds"], config[kind], config["methods"]):
+        folder = Path(config["output_dir"]) / f"{Path(task).name}-{method}-{seed}"
+        chosen = [task, "--method", method, "--seed", str(seed), "--output_dir", str(folder)]
+        runs.append((folder, [sys.executable, *_SCRIPTS[kind], *chosen, *fixed, *extra]))
     return runs
 
 

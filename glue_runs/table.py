@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +40,19 @@ def read_runs(folder: str | Path) -> list[dict[str, Any]]:
         FileNotFoundError: if there is none.
     """
     found = [json.loads(path.read_text()) for path in sorted(Path(folder).rglob("*.json"))]
-    records = [run for run in found if isinstance(run, dict) and {"task", "method_name", "seed"} <= set(run)]
-    runs = [run for run in records if run["task"] in TASKS]
+    runs = [run for run in found if isinstance(run, dict) and {"task", "method_name", "seed"} <= set(run)]
     if not runs:
         raise FileNotFoundError(f"{folder} holds no results: pass the folder that a sweep wrote to.")
     return runs
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table with a row for each task and method, in the order of the tables of tasks and methods."""
+    """A Markdown table with a row for each task or image dataset and each method, in the order of their tables."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for run in sorted(runs, key=lambda run: (list(TASKS).index(run["task"]), _place(run["method_name"]), run["seed"])):
+    for run in sorted(
+        runs,
+        key=lambda run: (_place(run["task"], TASKS), run["task"], _place(run["method_name"], METHODS), run["seed"]),
+    ):
         groups[tuple(str(run.get(key)) for key in _SAME)].append(run)
     header = [
         "task",
@@ -66,7 +68,8 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
     for (task, method, *_), members in groups.items():
         noise = members[0].get("settings", {}).get("label_noise")
-        metric = "accuracy_mm" if "eval_accuracy_mm" in members[0] else TASKS[task].metrics[0]
+        metric = TASKS[task].metrics[0] if task in TASKS else "accuracy"
+        metric = "accuracy_mm" if "eval_accuracy_mm" in members[0] else metric
         published = PUBLISHED.get(method, {}).get(task)
         cells = [
             f"{task}, {noise} label noise" if noise else task,
@@ -94,8 +97,10 @@ def cost_of(members: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -
     return [{"cost": other / own} if own and other else {} for other, own in pairs]
 
 
-def _place(method: str) -> int:
-    return list(METHODS).index(method) if method in METHODS else len(METHODS)
+def _place(name: str, order: Iterable[str]) -> int:
+    """Where a name stands in an order; all that are not there come last."""
+    names = list(order)
+    return names.index(name) if name in names else len(names)
 
 
 def spread(runs: Sequence[dict[str, Any]], key: str, digits: int = 3) -> str:

@@ -35,6 +35,9 @@ class MixTrainingArguments(TrainingArguments):
     eps: float | None = field(
         default=None, metadata={"help": "Mass that label smoothing or the MCEL family moves off the label."}
     )
+    features: str | None = field(
+        default=None, metadata={"help": "What MCEL's class similarity is found in: pooled, or pixels of images."}
+    )
     symmetric: bool | None = field(default=None, metadata={"help": "Make MCEL's class similarity doubly stochastic."})
     parametrization: str | None = field(
         default=None, metadata={"help": "Of what SG-MCEL and GMCEL learn: simplex or soft (the paper's)."}

@@ -1,4 +1,4 @@
-"""Features of a model for whole inputs: what its classification head reads."""
+"""Features of whole inputs: what a model's classification head reads, or the pixels of an image."""
 
 from __future__ import annotations
 
@@ -56,6 +56,28 @@ def pooled_features(
         handle.remove()
         for module, mode in modes.items():
             module.training = mode
+    return np.concatenate(features)
+
+
+def pixel_features(
+    batches: Iterable[Mapping[str, Any]], *, total: int | None = None, shows_progress: bool = True, side: int = 32
+) -> np.ndarray:
+    """The pixels of each image, as Negi et al. take them; images above ``side`` pixels are averaged down to it first.
+
+    Args:
+        batches: with ``pixel_values``, FloatTensor[B, C, H, W].
+        total: number of batches, for the progress bar.
+        shows_progress: whether there is a progress bar.
+        side: the most pixels along a side, which bounds the cost of discriminant analysis.
+
+    Returns:
+        FloatArray[N, C * H * W].
+    """
+    features = []
+    for batch in tqdm(batches, "class similarity", total, disable=not shows_progress):
+        pixels = batch["pixel_values"].double()
+        height, width = (min(side, size) for size in pixels.shape[-2:])
+        features.append(nn.functional.adaptive_avg_pool2d(pixels, (height, width)).flatten(1).cpu().numpy())
     return np.concatenate(features)
 
 

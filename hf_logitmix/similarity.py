@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hf_logitmix.checks import label_column
 from hf_logitmix.digest import digest
-from hf_logitmix.features import pooled_features
+from hf_logitmix.features import pixel_features, pooled_features
 from hf_logitmix.training_set import TrainingSet
 
 logger = logging.getLogger(__name__)
@@ -179,9 +179,14 @@ def check_similarity(similarity: Tensor, num_labels: int | None = None) -> None:
 
 
 def class_similarity(
-    training_set: TrainingSet, *, symmetric: bool = False, max_examples: int = MAX_EXAMPLES, seed: int = 0
+    training_set: TrainingSet,
+    *,
+    features: str = "pooled",
+    symmetric: bool = False,
+    max_examples: int = MAX_EXAMPLES,
+    seed: int = 0,
 ) -> Tensor:
-    """`lda_similarity` of a training set, on the pooled output of the model as it is loaded.
+    """`lda_similarity` of a training set, on the pooled output of the model as it is loaded, or on pixels.
 
     One pass without gradients over the training set, or over a random sample that keeps the shares of the classes. The
     matrix is kept in the run's folder (``class_similarity.safetensors``) and used again for the same model and data, if
@@ -190,6 +195,7 @@ def class_similarity(
 
     Args:
         training_set: with a collator; its folder is where the matrix is kept.
+        features: ``pooled`` (`hf_logitmix.features.pooled_features`) or ``pixels`` (`pixel_features`).
         symmetric: as in `lda_similarity`.
         max_examples: look at no more than this many.
         seed: of the sample.
@@ -206,16 +212,16 @@ def class_similarity(
         return torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     found: list[Any] = [None]
     if PartialState().is_main_process:
-        found = [_kept_or_found(training_set, symmetric, max_examples, seed)]
+        found = [_kept_or_found(training_set, features, symmetric, max_examples, seed)]
     broadcast_object_list(found)
     return found[0]
 
 
-def _kept_or_found(training_set: TrainingSet, symmetric: bool, max_examples: int, seed: int) -> Tensor:
+def _kept_or_found(training_set: TrainingSet, features: str, symmetric: bool, max_examples: int, seed: int) -> Tensor:
     labels = training_set.labels()
     check_classes(np.bincount(labels, minlength=training_set.num_labels))
     sample = _sample(labels, max_examples, seed)
-    asked_for = digest(f"{symmetric} {max_examples} {seed}", [{"labels": torch.from_numpy(labels)}]).hex()
+    asked_for = digest(f"{features} {symmetric} {max_examples} {seed}", [{"labels": torch.from_numpy(labels)}]).hex()
     path = None if training_set.folder is None else Path(training_set.folder) / FILE_NAME
     if training_set.resumed_from is not None:
         for place in (path, training_set.resumed_from.parent / FILE_NAME):
@@ -231,18 +237,23 @@ def _kept_or_found(training_set: TrainingSet, symmetric: bool, max_examples: int
     key = {
         "labels": asked_for,
         "inputs": rows and rows + digest("", [first]).hex(),
-        "model": digest("", [training_set.model.state_dict()]).hex(),
+        "model": digest("", [training_set.model.state_dict()]).hex() if features == "pooled" else "",
     }
     if path is not None and key["inputs"] and (kept := _read(path)) is not None and kept[0] == key:
         return kept[1]
-    features = pooled_features(
-        training_set.model,
-        training_set.batches(sample),
-        num_labels=training_set.num_labels,
-        total=-(-len(sample) // 64),
-        shows_progress=training_set.shows_progress,
-    )
-    matrix = lda_similarity(features, labels[sample], symmetric=symmetric)
+    batches, shows_progress = training_set.batches(sample), training_set.shows_progress
+    total = -(-len(sample) // 64)
+    if features == "pixels":
+        found = pixel_features(batches, total=total, shows_progress=shows_progress)
+    else:
+        found = pooled_features(
+            training_set.model,
+            batches,
+            num_labels=training_set.num_labels,
+            total=total,
+            shows_progress=shows_progress,
+        )
+    matrix = lda_similarity(found, labels[sample], symmetric=symmetric)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")

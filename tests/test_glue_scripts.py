@@ -193,6 +193,17 @@ def test_commands_are_every_combination_once(tmp_path, arguments):
     assert names == []
 
 
+def test_a_sweep_over_datasets_trains_images(tmp_path):
+    changes = {"tasks": "dropped", "datasets": ["mnist", "a/folder"], "methods": ["cutmix"], "seeds": [3]}
+    runs = sweep.commands(sweep.read_config(config(tmp_path, **changes)), [])
+    assert [folder.name for folder, _ in runs] == ["mnist-cutmix-3", "folder-cutmix-3"]
+    assert runs[1][1][:5] == [sys.executable, "-m", "hf_logitmix.vision.train", "--dataset", "a/folder"]
+    with pytest.raises(ValueError, match="datasets must be a list"):
+        sweep.read_config(config(tmp_path, **{**changes, "datasets": []}))
+    with pytest.raises(ValueError, match="datasets may stand for tasks"):
+        sweep.read_config(config(tmp_path, **{**changes, "tasks": ["cola"]}))
+
+
 def pretend(monkeypatch, **statuses):
     """Runs that end with a status and, where it is 0, leave a record: (folder, options) of those that are called."""
     called = []

@@ -51,7 +51,8 @@ def test_mixing_holds_on_timm(module):
 def test_no_module_of_timm_is_passed_over():
     """A new module of a later release fails here until it has a line in `TIMM`."""
     timm = pytest.importorskip("timm")
-    assert set(timm.list_modules()) <= {*TIMM, *TIMM_NOT_TRIED}
+    ours = {"small_models"}  # that of hf_logitmix.vision, once it is imported
+    assert set(timm.list_modules()) - ours <= {*TIMM, *TIMM_NOT_TRIED}
 
 
 @pytest.mark.parametrize("architecture", BARE)

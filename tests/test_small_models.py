@@ -258,6 +258,7 @@ def test_weights_are_those_that_timm_draws():
     model = create_model("timm/small_resnet8", 3)
     torch.manual_seed(0)
     theirs = timm.create_model("small_resnet8", num_classes=3)
+    assert model.name_or_path == model.config.name_or_path == ""  # what a model card calls its base
     for name, parameter in theirs.named_parameters():
         assert torch.equal(model.timm_model.get_parameter(name), parameter), name
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hf_logitmix.models import is_image_model, unwrap
 from hf_logitmix.similarity import check_similarity, class_similarity
 from hf_logitmix.targets.base import Targets
 from hf_logitmix.training_set import TrainingSet
@@ -51,9 +52,11 @@ class MCEL(Targets):
     Attributes:
         eps: the mass that leaves the label, in [0, 0.5). The paper tries 0 to 0.5 and reports 0.2 (its table 3) and
             0.35 (its table 1).
-        class_similarity: A, FloatTensor[K, K]; None finds it in the training set before training starts, by LDA on
-            the pooled output of the model as it is loaded (`hf_logitmix.similarity.class_similarity`).
+        class_similarity: A, FloatTensor[K, K]; None finds it in the training set before training starts
+            (`hf_logitmix.similarity.class_similarity`).
         symmetric: make that A doubly stochastic; see `hf_logitmix.similarity.lda_similarity`.
+        features: of LDA: ``pixels``, which the paper takes, or ``pooled``, what the head of the model as it is loaded
+            reads. None is the first for models of images and the second for those of text, which have no pixels.
 
     Raises:
         ValueError: for eps outside [0, 0.5) or an impossible matrix; before training, for a class without examples.
@@ -62,8 +65,11 @@ class MCEL(Targets):
     eps: float = 0.2
     class_similarity: Tensor | None = None
     symmetric: bool = False
+    features: str | None = None
 
     def __post_init__(self) -> None:
+        if self.features not in (None, "pixels", "pooled"):
+            raise ValueError(f"features={self.features!r} is unknown: pass 'pixels' (of images), 'pooled' or None.")
         if not 0 <= self.eps < 0.5:
             raise ValueError(
                 f"eps={self.eps} is outside [0, 0.5): the label itself must keep more than half of the mass."
@@ -89,7 +95,12 @@ class MCEL(Targets):
     def prepare(self, training_set: TrainingSet) -> Targets:
         if self.class_similarity is not None:
             return self
-        return replace(self, class_similarity=class_similarity(training_set, symmetric=self.symmetric))
+        has_pixels = is_image_model(unwrap(training_set.model))
+        if self.features == "pixels" and not has_pixels:
+            raise ValueError("features='pixels' is for models of images and this one reads text: pass 'pooled'.")
+        features = self.features or ("pixels" if has_pixels else "pooled")
+        found = class_similarity(training_set, features=features, symmetric=self.symmetric)
+        return replace(self, class_similarity=found)
 
     def matrix(self, num_labels: int) -> Tensor | None:
         similarity = self._similarity()

@@ -1,0 +1,520 @@
+"""Image classification data: from the Hub, from local folders, or made up offline."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from hf_logitmix.digest import digest
+from hf_logitmix.noise import noisy_labels
+from hf_logitmix.vision.images import ImageSet
+
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Training and test images of a task.
+
+    Args:
+        name: for records; a Hub id, or the last part of a local folder.
+        train, test: images without a transform, all of them greyscale or all of them RGB.
+        label_names: of the classes.
+        image_size: side that models are trained at by default.
+        channels: 1 for greyscale images, else 3.
+        mean, std: of the pixels in [0, 1], one number a channel.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    label_names: tuple[str, ...]
+    image_size: int
+    channels: int
+    mean: Numbers
+    std: Numbers
+
+
+@dataclass(frozen=True)
+class HubImages:
+    """Where a dataset is on the Hub, its columns, and how models are trained on it.
+
+    Args:
+        hub_id: owner/name.
+        image_size, channels, mean, std: as in `ImageData`.
+        image, label: columns.
+        train, test: splits; test is the one with labels.
+        config: None where there is just one.
+    """
+
+    hub_id: str
+    image_size: int
+    channels: int
+    mean: Numbers
+    std: Numbers
+    image: str = "image"
+    label: str = "label"
+    train: str = "train"
+    test: str = "test"
+    config: str | None = None
+
+
+# Mean and standard deviation over all pixels of the training images, as they are commonly used: for MNIST those of
+# PyTorch's examples, for Fashion-MNIST computed here from its files, for ImageNet torchvision's, for the others the
+# numbers that most public training scripts carry.
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HUB = {
+    "mnist": HubImages("ylecun/mnist", 32, 1, (0.1307,), (0.3081,)),
+    "fashion_mnist": HubImages("zalando-datasets/fashion_mnist", 32, 1, (0.2860,), (0.3530,)),
+    "svhn": HubImages(
+        "ufldl-stanford/svhn", 32, 3, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), config="cropped_digits"
+    ),
+    "cifar10": HubImages("uoft-cs/cifar10", 32, 3, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "img"),
+    "cifar100": HubImages(
+        "uoft-cs/cifar100", 32, 3, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), "img", "fine_label"
+    ),
+    "tiny-imagenet": HubImages(
+        "zh-plus/tiny-imagenet", 64, 3, (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821), test="valid"
+    ),
+    "imagenet-1k": HubImages("ILSVRC/imagenet-1k", 224, 3, *_IMAGENET, test="validation"),
+}
+
+SYNTHETIC = "synthetic"
+IDX_LAYOUT = "idx files (train-images-idx3-ubyte, train-labels-idx1-ubyte and the two of t10k, each also as .gz)"
+FOLDER_LAYOUT = "train/CLASS/*.png and, for test, test/, val/ or validation/CLASS/*.png"
+FASHION_NAMES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+SHAPE_NAMES = (
+    *("disc", "ring", "square", "frame", "triangle"),
+    *("cross", "crescent", "bar", "stripes", "checkers"),
+)
+
+_TEST_SPLITS = ("test", "validation", "valid", "val")
+_TEST_FOLDERS = ("test", "val", "validation")
+_LOOKED_AT = 256
+
+
+def load_images(dataset: str) -> ImageData:
+    """Training and test images, by a name or from a folder.
+
+    ``dataset`` is, in the order in which it is looked up:
+
+    - ``synthetic``: 2000 and 500 images of ten shapes, drawn here from a seed;
+    - a name or a Hub id of `HUB`;
+    - a folder with MNIST-style idx files. Classes are called by their numbers, but by Fashion-MNIST's names where
+      there are ten and "fashion" is in the folder's name;
+    - a folder with images as train/CLASS/*.png, and for test as test/, val/ or validation/CLASS/*.png;
+    - another Hub id, owner/name, with one image column, one ClassLabel column, a split train, and a split test or
+      validation with labels.
+
+    For the last two, size, channels, mean and std come from 256 training images, spread evenly.
+
+    Raises:
+        ValueError: for a name that is none of these, for data that cannot be loaded, and for damaged files.
+    """
+    if dataset == SYNTHETIC:
+        return _synthetic()
+    for name, known in HUB.items():
+        if dataset in (name, known.hub_id):
+            return _from_known(known)
+    folder = Path(dataset).expanduser()
+    if dataset and folder.is_dir():
+        return _from_folder(folder)
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", dataset):
+        return _from_hub(dataset)
+    raise ValueError(
+        f"dataset={dataset!r} is not known: pass one of {', '.join([SYNTHETIC, *HUB])}, a Hub id such as owner/name, "
+        f"or a folder with {IDX_LAYOUT} or with images as {FOLDER_LAYOUT}."
+    )
+
+
+def subset(data: ImageSet, count: int | None, seed: int) -> ImageSet:
+    """A random part in which every class keeps its share as nearly as possible, and at least one image.
+
+    Args:
+        data: images with labels.
+        count: number of images; None gives all.
+        seed: the same seed gives the same images.
+
+    Raises:
+        ValueError: for a count below the number of classes or above the number of images.
+    """
+    if count is None:
+        return data
+    classes, sizes = np.unique(data.labels, return_counts=True)
+    if not len(classes) <= count <= len(data):
+        raise ValueError(
+            f"count={count}: a part of these images has between {len(classes)}, one a class, and {len(data)} images; "
+            "pass None for all."
+        )
+    shares = count * sizes / len(data)
+    wanted = np.maximum(np.floor(shares).astype(np.int64), 1)
+    while wanted.sum() < count:
+        wanted[np.argmax(shares - wanted)] += 1
+    while wanted.sum() > count:  # where small classes were given more than their share
+        wanted[np.argmax(np.where(wanted > 1, wanted - shares, -np.inf))] -= 1
+    generator = np.random.default_rng(seed)
+    chosen = [
+        generator.permutation(np.flatnonzero(data.labels == name))[:size]
+        for name, size in zip(classes, wanted, strict=True)
+    ]
+    return data.select(np.sort(np.concatenate(chosen)).tolist())
+
+
+def with_label_noise(images: ImageSet, rate: float, kind: str, seed: int, num_labels: int) -> ImageSet:
+    """The same images, some with a wrong label; arguments and errors as in `hf_logitmix.noise.noisy_labels`."""
+    labels = noisy_labels(images.labels, num_labels, rate, kind, seed)
+    return ImageSet(images.images, labels, images.transform, images.fingerprint)
+
+
+# ---- reading images ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReadWhenAsked(Sequence):
+    """PIL images, each made of its item when it is asked for."""
+
+    items: Any
+    read: Callable[[Any], Image.Image]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.read(self.items[int(index)])
+
+
+def _from_file(path: str, mode: str | None) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert(mode)  # None keeps greyscale and colour
+
+
+def _from_row(row: dict[str, Image.Image], column: str, mode: str | None) -> Image.Image:
+    return row[column].convert(mode)
+
+
+def _of_array(pixels: np.ndarray, labels: np.ndarray) -> ImageSet:
+    """Of UIntArray[N, H, W] or [N, H, W, 3]."""
+    fingerprint = digest("", [{"images": torch.from_numpy(pixels)}]).hex()
+    return ImageSet(ReadWhenAsked(pixels, Image.fromarray), labels, fingerprint=fingerprint)
+
+
+def _mode(channels: int) -> str:
+    return "L" if channels == 1 else "RGB"
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What `ImageData` says of images."""
+
+    image_size: int
+    channels: int
+    mean: Numbers
+    std: Numbers
+
+
+def _look_at(images: Sequence[Image.Image], name: str) -> _Look:
+    """Look at some images, spread evenly; where one is in colour, all are."""
+    modes, sides = set(), set()
+
+    def pixels() -> Iterator[np.ndarray]:
+        for number in np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).astype(int):
+            image = images[number]
+            if image.mode[0] in "IF":
+                raise ValueError(f"{name} holds images of more than 8 bits ({image.mode}): convert them to 8 bits.")
+            modes.add(image.mode)
+            sides.add(max(image.size))
+            yield np.asarray(image.convert("RGB"))[None]
+
+    mean, std = _moments(pixels())
+    channels = 1 if modes <= {"1", "L", "LA"} else 3
+    return _Look(_side(max(sides)), channels, mean[:channels], std[:channels])
+
+
+def _side(largest: int) -> int:
+    """The side to train at, for images with sides up to ``largest``."""
+    return next((side for side in (32, 64) if largest <= side), 224)
+
+
+def _moments(batches: Iterable[np.ndarray]) -> tuple[Numbers, Numbers]:
+    """Mean and standard deviation of pixels in [0, 1], of batches [n, H, W] or [n, H, W, 3]; images count alike."""
+    count, first, second = 0, np.zeros(()), np.zeros(())
+    for batch in batches:
+        values = batch.reshape(len(batch), -1, 3 if batch.ndim == 4 else 1).astype(np.float32) / 255
+        count += len(batch)
+        first = first + values.mean(axis=1).sum(axis=0, dtype=np.float64)
+        second = second + np.square(values).mean(axis=1).sum(axis=0, dtype=np.float64)
+    mean = first / count
+    std = np.sqrt(np.maximum(second / count - mean**2, 0))
+    return tuple(mean.tolist()), tuple(np.where(std < 1e-4, 1.0, std).tolist())  # one colour throughout: no scaling
+
+
+def _moments_of_array(pixels: np.ndarray) -> tuple[Numbers, Numbers]:
+    return _moments(pixels[start : start + 1000] for start in range(0, len(pixels), 1000))
+
+
+# ---- the Hub -------------------------------------------------------------------------------------------------------
+
+
+def _load(hub_id: str, config: str | None = None, split: str | None = None) -> Any:
+    try:
+        return datasets.load_dataset(hub_id, config, split=split)
+    except (OSError, ValueError) as error:  # offline, gated or not there; or a split or a config that is not there
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"dataset {hub_id} could not be loaded from the Hub ({reason}) and is no folder here: check its name and "
+            f"the network, or pass {SYNTHETIC} or a folder."
+        ) from error
+
+
+def _from_known(known: HubImages) -> ImageData:
+    parts = []
+    for split in (known.train, known.test):
+        data = _load(known.hub_id, known.config, split)
+        for column, kind in ((known.image, datasets.Image), (known.label, datasets.ClassLabel)):
+            if not isinstance(data.features.get(column), kind):
+                found = ", ".join(data.column_names)
+                raise ValueError(
+                    f"{known.hub_id} has no column {column!r} of type {kind.__name__} in split {split} (its columns: "
+                    f"{found}): its layout has changed, so pass a folder instead."
+                )
+        images = _of_dataset(data, known.image, known.label, _mode(known.channels))
+        names = tuple(data.features[known.label].names)
+        _check_labels(images.labels, len(names), f"split {split} of {known.hub_id}")
+        parts.append(images)
+    train, test = parts
+    return ImageData(known.hub_id, train, test, names, known.image_size, known.channels, known.mean, known.std)
+
+
+def _from_hub(hub_id: str) -> ImageData:
+    found = _load(hub_id)
+    features = next(iter(found.values())).features
+    pictures, classes = (
+        [name for name, feature in features.items() if isinstance(feature, kind)]
+        for kind in (datasets.Image, datasets.ClassLabel)
+    )
+    if len(pictures) != 1 or len(classes) != 1:
+        raise ValueError(
+            f"dataset {hub_id} needs one column of images and one ClassLabel column, but has {_few(pictures)} and "
+            f"{_few(classes)}: save it as a folder with {FOLDER_LAYOUT}."
+        )
+    image, label = pictures[0], classes[0]
+    tests = [split for split in _TEST_SPLITS if split in found and len(found[split])]
+    tests = [split for split in tests if (_labels(found[split], label) >= 0).all()]  # -1: labels that are kept secret
+    if "train" not in found or not len(found["train"]) or not tests:
+        raise ValueError(
+            f"dataset {hub_id} needs a split train, and a split test or validation with labels, but has "
+            f"{_few(found)}: save it as a folder with {FOLDER_LAYOUT}."
+        )
+    read = partial(_from_row, column=image, mode=None)
+    look = _look_at(ReadWhenAsked(found["train"].with_format(None).select_columns(image), read), hub_id)
+    train, test = (_of_dataset(found[split], image, label, _mode(look.channels)) for split in ("train", tests[0]))
+    names = tuple(features[label].names)
+    for split, images in (("train", train), (tests[0], test)):
+        _check_labels(images.labels, len(names), f"split {split} of {hub_id}")
+    return ImageData(hub_id, train, test, names, look.image_size, look.channels, look.mean, look.std)
+
+
+def _of_dataset(data: datasets.Dataset, image: str, label: str, mode: str) -> ImageSet:
+    rows = data.with_format(None).select_columns(image)
+    read = partial(_from_row, column=image, mode=mode)
+    return ImageSet(ReadWhenAsked(rows, read), _labels(data, label), fingerprint=str(data._fingerprint))
+
+
+def _labels(data: datasets.Dataset, column: str) -> np.ndarray:
+    """Read from their own column, so that no image is decoded; -1 where there is none."""
+    return np.asarray([-1 if label is None else label for label in data.with_format(None)[column][:]], dtype=np.int64)
+
+
+def _check_labels(labels: np.ndarray, classes: int, where: str) -> None:
+    if not len(labels):
+        raise ValueError(f"{where} is empty: pass a dataset with images.")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"{where} holds labels outside 0..{classes - 1}: pass a dataset where every image has a class."
+        )
+
+
+def _few(names: Iterable[str]) -> str:
+    """Some names for an error message."""
+    found = sorted(names)
+    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+    return (", ".join(found[:6]) or "nothing") + more
+
+
+# ---- folders -------------------------------------------------------------------------------------------------------
+
+
+def _from_folder(folder: Path) -> ImageData:
+    name = f"{folder.resolve().name}, local files"
+    if any(_idx_files(folder, part, kind) for part in ("train", "t10k") for kind in ("images", "labels")):
+        return _from_idx(folder, name)
+    test = next((test for test in _TEST_FOLDERS if (folder / test).is_dir()), None)
+    if test and (folder / "train").is_dir():
+        return _from_classes(folder, test, name)
+    found = _few(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    raise ValueError(f"dataset: folder {folder} holds {found}, but neither {IDX_LAYOUT} nor images as {FOLDER_LAYOUT}.")
+
+
+def _from_classes(folder: Path, test: str, name: str) -> ImageData:
+    parts = [_image_folder(folder / split) for split in ("train", test)]
+    here, there = (set(part.classes) for part in parts)
+    if here != there:
+        raise ValueError(
+            f"train/ and {test}/ of {folder} hold different classes, only in train/: {_few(here - there)}; only in "
+            f"{test}/: {_few(there - here)}."
+        )
+    paths = [[path for path, _ in part.samples] for part in parts]
+    look = _look_at(ReadWhenAsked(paths[0], partial(_from_file, mode=None)), str(folder))
+    read = partial(_from_file, mode=_mode(look.channels))
+    train, test_set = (
+        ImageSet(ReadWhenAsked(files, read), part.targets, fingerprint=_names_and_sizes(files, folder))
+        for files, part in zip(paths, parts, strict=True)
+    )
+    names = tuple(parts[0].classes)
+    return ImageData(name, train, test_set, names, look.image_size, look.channels, look.mean, look.std)
+
+
+def _image_folder(folder: Path) -> ImageFolder:
+    try:
+        return ImageFolder(str(folder))
+    except FileNotFoundError as error:  # no class, or a class without images
+        raise ValueError(f"{folder} needs a folder for each class, with images in it: {error}") from error
+
+
+def _names_and_sizes(files: list[str], folder: Path) -> str:
+    names = "\n".join(Path(file).relative_to(folder).as_posix() for file in files)
+    return digest(names, [{"sizes": torch.tensor([Path(file).stat().st_size for file in files])}]).hex()
+
+
+def _idx_files(folder: Path, part: str, kind: str) -> list[Path]:
+    stem = f"{part}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
+    return [path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()]
+
+
+def _from_idx(folder: Path, name: str) -> ImageData:
+    arrays: dict[tuple[str, str], np.ndarray] = {}
+    for part in ("train", "t10k"):
+        for kind, dimensions in (("images", 3), ("labels", 1)):
+            files = _idx_files(folder, part, kind)
+            if not files:
+                raise ValueError(
+                    f"{folder} lacks {part}-{kind}-idx{dimensions}-ubyte[.gz]: it needs all four idx files."
+                )
+            arrays[part, kind] = read_idx(files[0], dimensions)
+        images, labels = len(arrays[part, "images"]), len(arrays[part, "labels"])
+        if images != labels or not arrays[part, "images"].size:
+            raise ValueError(f"{folder} has {images} images and {labels} labels of {part}: get its idx files again.")
+    train, test = (_of_array(arrays[part, "images"], arrays[part, "labels"].astype(int)) for part in ("train", "t10k"))
+    classes = max(10, int(train.labels.max()) + 1, int(test.labels.max()) + 1)
+    fashion = classes == 10 and "fashion" in folder.resolve().name.lower()
+    names = FASHION_NAMES if fashion else tuple(map(str, range(classes)))
+    pixels = arrays["train", "images"]
+    mean, std = _moments_of_array(pixels)
+    return ImageData(name, train, test, names, _side(max(pixels.shape[1:])), 1, mean, std)
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """The bytes in an idx file, gzipped or not: http://yann.lecun.com/exdb/mnist describes the format.
+
+    Args:
+        path: of the file.
+        dimensions: 3 for images, 1 for labels.
+
+    Raises:
+        ValueError: for a file that is truncated, damaged or of another kind.
+    """
+    content = path.read_bytes()
+    try:
+        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path.name} is truncated or damaged ({error}): get it again.") from error
+    magic, start = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
+    if len(content) < start or content[:4] != magic:
+        raise ValueError(
+            f"{path.name} starts with the bytes {content[:4].hex(' ') or 'of no file'} instead of {magic.hex(' ')}, or "
+            f"ends in its header: it is no idx file of {dimensions} dimensions, so get it again."
+        )
+    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
+    if len(content) != start + math.prod(shape):
+        raise ValueError(
+            f"{path.name} is truncated or damaged: it holds {len(content) - start} bytes of data, and "
+            f"{math.prod(shape)} by its header; get it again."
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # a copy may be written to
+
+
+# ---- made-up images ------------------------------------------------------------------------------------------------
+
+
+def _synthetic() -> ImageData:
+    (pixels, labels), test = draw_shapes(2000, seed=0), draw_shapes(500, seed=1)
+    mean, std = _moments_of_array(pixels)
+    name = "synthetic shapes (made up by hf_logitmix)"
+    return ImageData(name, _of_array(pixels, labels), _of_array(*test), SHAPE_NAMES, 32, 3, mean, std)
+
+
+def draw_shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw shapes of random colour, place, size and tilt, with three smaller ones in the way and heavy noise.
+
+    Args:
+        count: number of images; each of the ten classes has a tenth of them.
+        seed: the same seed gives the same images.
+
+    Returns:
+        UIntArray[count, 32, 32, 3] and IntArray[count], classes as in `SHAPE_NAMES`.
+    """
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.arange(count) % len(SHAPE_NAMES))
+    background = generator.uniform(0.2, 0.6, (count, 1, 1, 3))
+    slope = generator.normal(0, 0.06, (count, 2, 1, 1, 3))
+    across, down = np.meshgrid(np.linspace(-1, 1, 32), np.linspace(-1, 1, 32))
+    canvas = background + slope[:, 0] * across[..., None] + slope[:, 1] * down[..., None]
+
+    def paint(classes: np.ndarray, size: tuple[float, float], reach: float, tilt: float) -> None:
+        x, y = generator.uniform(-reach, reach, (2, count, 1, 1))
+        radius, angle = generator.uniform(*size, (count, 1, 1)), generator.uniform(-tilt, tilt, (count, 1, 1))
+        u = ((across - x) * np.cos(angle) + (down - y) * np.sin(angle)) / radius
+        v = ((down - y) * np.cos(angle) - (across - x) * np.sin(angle)) / radius
+        tint = generator.normal(0, 0.12, (count, 1, 1, 3))
+        colour = background + generator.uniform(0.1, 0.4, (count, 1, 1, 1)) + tint
+        inside = np.choose(classes[:, None, None], _shapes(u, v))
+        np.copyto(canvas, colour, where=inside[..., None])
+
+    paint(labels, size=(0.5, 0.75), reach=0.25, tilt=0.4)
+    for _ in range(3):
+        paint(generator.integers(0, len(SHAPE_NAMES), count), size=(0.1, 0.25), reach=0.95, tilt=math.pi)
+    canvas += generator.normal(0, 0.15, canvas.shape)
+    return np.rint(canvas.clip(0, 1) * 255).astype(np.uint8), labels
+
+
+def _shapes(u: np.ndarray, v: np.ndarray) -> list[np.ndarray]:
+    """Where each of `SHAPE_NAMES` is, in coordinates that reach from -1 to 1 inside it."""
+    radius, edge = np.hypot(u, v), np.maximum(abs(u), abs(v))
+    return [
+        radius < 0.85,
+        (radius > 0.55) & (radius < 1),
+        edge < 0.75,
+        (edge > 0.5) & (edge < 0.85),
+        (v < 0.7) & (v > 2 * abs(u) - 1),
+        (np.minimum(abs(u), abs(v)) < 0.28) & (edge < 0.95),
+        (radius < 0.95) & (np.hypot(u - 0.45, v) > 0.7),
+        (abs(v) < 0.35) & (abs(u) < 1),
+        (radius < 1) & (np.sin(7 * v) > 0),
+        (radius < 1) & (np.sin(6 * u) * np.sin(6 * v) > 0),
+    ]

@@ -1,0 +1,70 @@
+"""Images with labels, as `hf_logitmix.vision` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hf_logitmix.digest import digest
+
+Transform = Callable[[Any], Any]
+
+
+class ImageSet(Dataset):
+    """Images with labels; an image is transformed when it is read.
+
+    Args:
+        images: a sequence that gives PIL images by their number.
+        labels: the class of each, [N] integers.
+        transform: makes a FloatTensor[C, H, W] of an image; None leaves that to `ImageMixTrainer`, which makes one for
+            training or evaluation from its arguments.
+        fingerprint: tells these images from others; empty where that is not known.
+
+    Raises:
+        ValueError: for another number of labels than images.
+    """
+
+    def __init__(
+        self, images: Sequence[Any], labels: Any, transform: Transform | None = None, fingerprint: str = ""
+    ) -> None:
+        self.images, self.labels = images, np.asarray(labels)
+        self.transform, self.fingerprint = transform, fingerprint
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images and {len(self.labels)} labels: pass one label an image.")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = self.images[int(index)]
+        return {
+            "pixel_values": image if self.transform is None else self.transform(image),
+            "labels": int(self.labels[index]),
+        }
+
+    def with_transform(self, transform: Transform | None) -> ImageSet:
+        """The same images with another transform."""
+        return ImageSet(self.images, self.labels, transform, self.fingerprint)
+
+    def select(self, indices: Sequence[int]) -> ImageSet:
+        """Some of the images, in the order of ``indices``."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        name = digest(self.fingerprint, [{"chosen": torch.from_numpy(chosen)}]).hex() if self.fingerprint else ""
+        return ImageSet(Chosen(self.images, chosen), self.labels[chosen], self.transform, name)
+
+
+class Chosen(Sequence):
+    """Some elements of a sequence, fetched when they are asked for."""
+
+    def __init__(self, items: Sequence[Any], indices: np.ndarray) -> None:
+        self.items, self.indices = items, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[int(self.indices[index])]

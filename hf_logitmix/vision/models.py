@@ -1,0 +1,200 @@
+"""Image classifiers by name, and what images they want."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from PIL.Image import Resampling
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+)
+
+import hf_logitmix.vision.small_models  # noqa: F401  registers them
+
+_KEPT = ("fixed_input_size", "interpolation", "crop_pct", "crop_mode", "pool_size", "first_conv", "classifier")
+_SIDES = ("height", "width", "shortest_edge")
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """The images that a model wants; None where that is not known.
+
+    Attributes:
+        channels: of an image.
+        image_size: its side in pixels; None too where the sides differ.
+        mean: of each channel, which is subtracted.
+        std: of each channel, by which it is divided then.
+        interpolation: how to resize, such as "bicubic".
+    """
+
+    channels: int | None = None
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: str | None = None
+
+
+def create_model(
+    name: str,
+    num_labels: int,
+    *,
+    label_names: Sequence[str] | None = None,
+    channels: int = 3,
+    image_size: int | None = None,
+    pretrained: bool = False,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """An image classifier of transformers, in evaluation mode; what it saves, transformers and timm load.
+
+    Args:
+        name: "timm/ARCHITECTURE" for any model of timm and of `small_models`, such as "timm/small_resnet18"; or a local
+            folder or a Hub name of an image classifier of transformers, which keeps its weights and gets a new head
+            where it has another number of classes.
+        num_labels: number of classes.
+        label_names: their names.
+        channels: of the images.
+        image_size: their side in pixels; None for the one that the model was made for.
+        pretrained: take a timm model's weights from the Hub, adapted to the channels and the size.
+        trust_remote_code: let a model that is not timm's bring code of its own.
+
+    Raises:
+        ValueError: for a name that timm does not know, and for images that the saved model cannot read.
+    """
+    labels: dict[str, Any] = {"num_labels": num_labels}
+    if label_names is not None:
+        if len(label_names) != num_labels:
+            raise ValueError(f"{len(label_names)} label_names for num_labels={num_labels}: pass one name a class.")
+        labels["id2label"] = dict(enumerate(label_names))
+        labels["label2id"] = {label: index for index, label in enumerate(label_names)}
+    if name.startswith("timm/"):
+        return _timm_model(name.removeprefix("timm/"), labels, channels, image_size, pretrained)
+    if timm.is_model(name.split(".")[0]) and not Path(name).exists():
+        raise ValueError(f"name={name!r} is a model of timm: write 'timm/{name}'.")
+    saved = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    if label_names is None and saved.num_labels == num_labels:
+        labels = {}  # the names that it has
+    model = AutoModelForImageClassification.from_pretrained(
+        name, ignore_mismatched_sizes=True, trust_remote_code=trust_remote_code, **labels
+    )
+    wanted = input_config(model)
+    if wanted.channels not in (None, channels):
+        raise ValueError(
+            f"channels={channels}, but {name} reads images of {wanted.channels}: pass channels={wanted.channels}."
+        )
+    size = wanted.image_size if _size_is_fixed(model) else None
+    if size is not None and image_size not in (None, size):
+        raise ValueError(
+            f"image_size={image_size}, but {name} was made for {size}: leave it out and resize the images."
+        )
+    return model
+
+
+def input_config(model: nn.Module) -> InputConfig:
+    """The images that a model wants: from timm's configuration, or from its own and its image processor's.
+
+    An image processor is looked for in the folder or the cache that the model came from; nothing is downloaded.
+    """
+    config: Any = getattr(model, "config", None)
+    network: Any = getattr(model, "timm_model", model)
+    timms = getattr(config, "pretrained_cfg", None) or getattr(network, "pretrained_cfg", None)
+    if timms:
+        size = timms.get("input_size") or (None, None)
+        return InputConfig(
+            channels=getattr(network, "in_chans", size[0]),
+            image_size=_side(size[1:]),
+            mean=_numbers(timms.get("mean")),
+            std=_numbers(timms.get("std")),
+            interpolation=timms.get("interpolation"),
+        )
+    processor = _processor(getattr(config, "_name_or_path", ""))
+    crop = getattr(processor, "do_center_crop", None) and getattr(processor, "crop_size", None)
+    own_size = getattr(config, "image_size", None)
+    return InputConfig(
+        channels=getattr(config, "num_channels", None),
+        image_size=_side(own_size) or _side(crop or getattr(processor, "size", None)),
+        mean=_numbers(getattr(processor, "image_mean", None)),
+        std=_numbers(getattr(processor, "image_std", None)),
+        interpolation=_interpolation(getattr(processor, "resample", None)),
+    )
+
+
+def _timm_model(
+    name: str, labels: dict[str, Any], channels: int, image_size: int | None, pretrained: bool
+) -> TimmWrapperForImageClassification:
+    """A model of timm in the wrapper of transformers; its configuration says what `input_config` and timm read."""
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = " or ".join(f"'timm/{other}'" for other in near) or "a name that timm.list_models() lists"
+        raise ValueError(f"timm {timm.__version__} has no model {architecture!r}: pass {hint}.")
+    model_args: dict[str, Any] = {"in_chans": channels}
+    registered = timm.models.get_pretrained_cfg(name)
+    if image_size is not None and registered is not None and registered.fixed_input_size:
+        model_args["img_size"] = image_size
+    network: Any = timm.create_model(name, pretrained=pretrained, num_classes=labels["num_labels"], **model_args)
+    cfg = network.pretrained_cfg
+    own = {key: cfg[key] for key in _KEPT if key in cfg}
+    own["mean"], own["std"] = (_of_channels(cfg[key], channels) for key in ("mean", "std"))
+    own["input_size"] = [channels, *cfg["input_size"][1:]]
+    if image_size is not None:
+        own |= {"input_size": [channels, image_size, image_size], "crop_pct": 1.0}
+    config: Any = TimmWrapperConfig(architecture=architecture, model_args=model_args, **labels)
+    config.pretrained_cfg = own
+    # from_pretrained keeps these weights, where a new wrapper would draw all of them from N(0, 0.02); and what came in
+    # under timm's names is saved under them.
+    model = TimmWrapperForImageClassification.from_pretrained(None, config=config, state_dict=network.state_dict())
+    model.name_or_path = model.config.name_or_path = f"timm/{name}" if pretrained else ""  # it would be "None"
+    return model
+
+
+def _of_channels(values: Sequence[float], channels: int) -> list[float]:
+    """A mean or deviation of each channel; where there is another number of them, the average for each."""
+    return list(values) if len(values) == channels else [sum(values) / len(values)] * channels
+
+
+def _size_is_fixed(model: PreTrainedModel) -> bool:
+    cfg = getattr(model.config, "pretrained_cfg", None)
+    return bool(cfg.get("fixed_input_size")) if cfg else hasattr(model.config, "image_size")
+
+
+def _processor(name: str) -> Any:
+    """The image processor beside a model's weights, or None where there is none."""
+    if not name:
+        return None
+    try:
+        return AutoImageProcessor.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+
+
+def _numbers(values: Any) -> tuple[float, ...] | None:
+    return tuple(float(value) for value in values) if values is not None else None
+
+
+def _side(size: Any) -> int | None:
+    """The side of a square, of the ways in which it is written."""
+    if isinstance(size, Mapping) or hasattr(size, "shortest_edge"):
+        values = [size.get(key) if isinstance(size, Mapping) else getattr(size, key, None) for key in _SIDES]
+        size = [value for value in values if value is not None][:2]
+    sides = [size] if isinstance(size, int) else list(size or [])
+    return int(sides[0]) if sides and len(set(sides)) == 1 and sides[0] else None
+
+
+def _interpolation(resample: Any) -> str | None:
+    """The name of a filter of PIL, of torchvision or its number."""
+    if resample is None:
+        return None
+    if isinstance(resample, int):
+        return Resampling(resample).name.lower()
+    return str(getattr(resample, "value", resample))

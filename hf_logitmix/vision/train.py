@@ -1,0 +1,233 @@
+"""Train an image classifier with any method of hf_logitmix.
+
+python -m hf_logitmix.vision.train --demo
+python -m hf_logitmix.vision.train --dataset cifar10 --model timm/small_resnet18 --method logitmix_c --output_dir out
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import HfArgumentParser, set_seed
+
+from hf_logitmix import METHODS, MixTrainingArguments
+from hf_logitmix.runs import (
+    Run,
+    RunMixin,
+    calibration,
+    checkpoint_to_resume,
+    diagram_of,
+    exit_with,
+    report,
+    side_by_side,
+)
+from hf_logitmix.vision.arguments import ImageMixTrainingArguments
+from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
+from hf_logitmix.vision.models import create_model
+from hf_logitmix.vision.trainer import ImageMixTrainer
+
+DEMO_METHODS = ("vanilla", "cutmix", "logitmix_c")
+SMALL = 64  # up to this side images are padded and cropped, not cropped and resized
+
+
+@dataclass
+class ImageRunArguments(ImageMixTrainingArguments):
+    """`ImageMixTrainingArguments` with the defaults of the Mixup paper on 32-pixel images, and no reports."""
+
+    output_dir: str = field(default="", metadata={"help": "Where the run leaves its model and results."})
+    do_train: bool = field(default=True, metadata={"help": "Train; --no_do_train to leave it out."})
+    do_eval: bool = field(default=True, metadata={"help": "Evaluate on the test images; --no_do_eval to leave it out."})
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Training batch on each device."})
+    per_device_eval_batch_size: int = field(default=256, metadata={"help": "Evaluation batch on each device."})
+    learning_rate: float = field(default=0.1, metadata={"help": "Peak learning rate."})
+    weight_decay: float = field(
+        default=1e-4, metadata={"help": "Weight decay, not of biases and normalisation layers."}
+    )
+    num_train_epochs: float = field(default=200, metadata={"help": "Epochs."})
+    opt: str | None = field(default="sgd", metadata={"help": "timm's optimizer; sgd has Nesterov's momentum."})
+    sched: str | None = field(default="cosine", metadata={"help": "timm's schedule: cosine, step or multistep."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
+    dataloader_pin_memory: bool = field(
+        default=torch.cuda.is_available(), metadata={"help": "Pin host memory for copies to the GPU."}
+    )
+    report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
+
+
+@dataclass
+class ImageArguments:
+    """Which model, which images."""
+
+    dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "mnist, fashion_mnist, svhn, cifar10, cifar100, tiny-imagenet, imagenet-1k, a Hub name, a folder "
+            "with idx files or with train/CLASS/*.png and test/CLASS/*.png, or synthetic."
+        },
+    )
+    model: str | None = field(
+        default=None,
+        metadata={
+            "help": "timm/ARCHITECTURE (timm/small_* for 32 and 64 pixels), or an image classifier of transformers."
+        },
+    )
+    pretrained: bool = field(default=False, metadata={"help": "Start from the weights that timm has on the Hub."})
+    image_size: int | None = field(default=None, metadata={"help": "Side of the images; None is the dataset's own."})
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on N images, drawn with --seed with each class's share kept."}
+    )
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on N images, drawn alike."})
+    subset_seed: int = field(default=0, metadata={"help": "Of max_train_samples and max_eval_samples."})
+    label_noise: float = field(
+        default=0.0, metadata={"help": "Change the labels of this share of the training images; test stays clean."}
+    )
+    label_noise_kind: str = field(
+        default="uniform", metadata={"help": "uniform (any other class) or pairwise (swap inside pairs of classes)."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that comes with the weights."})
+    demo: bool = field(
+        default=False,
+        metadata={"help": "Offline demo on synthetic images; of the other arguments it takes output_dir and seed."},
+    )
+
+
+class ImageRunTrainer(RunMixin, ImageMixTrainer):
+    """The Trainer of a run."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = HfArgumentParser((ImageArguments, ImageRunArguments), description=__doc__)  # type: ignore[arg-type]
+    images, args = parser.parse_args_into_dataclasses(argv)
+    if args.method is not None and args.method not in METHODS:
+        raise ValueError(f"method={args.method!r} is unknown: pass one of {', '.join(METHODS)}.")
+    if images.demo:
+        return run_demo(args)
+    if images.dataset is None or images.model is None:
+        raise ValueError("--dataset and --model are needed, or --demo for the offline demo.")
+    if not args.output_dir:
+        raise ValueError("--output_dir is needed: the folder where the run leaves its model and results.")
+    args.resume_from_checkpoint = checkpoint_to_resume(args)
+    with args.main_process_first(desc="load data"):
+        data = load_images(images.dataset)
+    return report(run(images, args, data), args)
+
+
+def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dict[str, Any] | None:
+    """Train and evaluate as the arguments say, and write the output folder.
+
+    Returns:
+        what ``all_results.json`` holds, or None if the run was interrupted and saved.
+    """
+    size, count = images.image_size or data.image_size, len(data.label_names)
+    train = subset(data.train, images.max_train_samples, images.subset_seed)
+    test = subset(data.test, images.max_eval_samples, images.subset_seed)
+    noise = f"{images.label_noise:g} {images.label_noise_kind}" if images.label_noise and args.do_train else None
+    if noise:
+        train = with_label_noise(train, images.label_noise, images.label_noise_kind, args.seed, count)
+    if size <= SMALL and not (args.scale or args.ratio or args.no_aug) and args.padding is None:
+        args.padding = size // 8
+    set_seed(args.seed)
+    model = create_model(
+        str(images.model),
+        count,
+        label_names=data.label_names,
+        channels=data.channels,
+        image_size=size,
+        pretrained=images.pretrained,
+        trust_remote_code=images.trust_remote_code,
+    )
+    trainer = ImageRunTrainer(
+        model,
+        args,
+        train_dataset=train if args.do_train else None,
+        eval_dataset=test if args.do_eval else None,
+        compute_metrics=lambda prediction: scores(*_arrays(prediction)),
+        image_size=size,
+        mean=data.mean,
+        std=data.std,
+    )
+    from_scratch = str(images.model).startswith("timm/") and not images.pretrained
+    found = Run(
+        trainer,
+        data.name.split(",")[0].split("/")[-1],
+        data.name,
+        None if from_scratch else images.model,
+        data.label_names,
+        scores,
+        _logits,
+        settings={
+            "image_size": size,
+            **({"label_noise": noise} if noise else {}),
+            **_image_settings(args),
+        },
+        pipeline_tag="image-classification",
+        architecture=str(images.model).removeprefix("timm/"),
+    )
+    if args.do_train and not found.train():
+        return None
+    if args.do_eval:
+        found.evaluate(trainer.eval_dataset, title=f"{data.name}, {found.results.get('method_name', images.model)}")
+    return found.finish()
+
+
+def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, top-5 accuracy where there are more than five classes, and calibration."""
+    order = np.argsort(-logits, axis=1, kind="stable")
+    top = {"accuracy": 1} | ({"accuracy_top5": 5} if logits.shape[1] > 5 else {})
+    found = {name: float((order[:, :k] == labels[:, None]).any(1).mean()) for name, k in top.items()}
+    return found | calibration(logits, labels)
+
+
+def run_demo(args: ImageRunArguments) -> int:
+    """Three methods on synthetic images, side by side; the exit status."""
+    started, output = time.perf_counter(), Path(args.output_dir or "image_demo_output")
+    data, results = load_images(SYNTHETIC), {}
+    for method in DEMO_METHODS:
+        print(f"\n{method}: training a small ResNet from scratch on {len(data.train)} synthetic images", flush=True)
+        own = ImageRunArguments(
+            output_dir=str(output / method),
+            method=method,
+            seed=args.seed,
+            num_train_epochs=15,
+            per_device_train_batch_size=50,
+            save_strategy="no",
+            logging_strategy="no",
+            log_level="warning",
+        )
+        found = run(ImageArguments(dataset=SYNTHETIC, model="timm/small_resnet8"), own, data)
+        if found is None:
+            print("\nStopped. The demo keeps no half-done runs: start it again.")
+            return 130
+        results[method] = found
+    if args.should_save:
+        picture = output / "reliability.png"
+        diagram_of({method: output / method for method in DEMO_METHODS}, "synthetic shapes, test images", picture)
+        print(f"\nSynthetic images: {len(data.train)} for training and {len(data.test)} for test, one seed.")
+        print(side_by_side(results))
+        print(f"The picture is {picture}; each method's run is in a folder beside it.")
+        print(f"{time.perf_counter() - started:.0f} s in all.")
+    return 0
+
+
+def _logits(predictions: Any) -> np.ndarray:
+    return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
+
+
+def _arrays(prediction: Any) -> tuple[np.ndarray, np.ndarray]:
+    return _logits(prediction.predictions), np.asarray(prediction.label_ids)
+
+
+def _image_settings(args: ImageRunArguments) -> dict[str, Any]:
+    """Options of timm and of the augmentation that are not at the library's defaults."""
+    own = {f.name: f.default for f in fields(ImageMixTrainingArguments)}
+    names = own.keys() - {f.name for f in fields(MixTrainingArguments)}
+    return {name: getattr(args, name) for name in sorted(names) if getattr(args, name) != own[name]}
+
+
+if __name__ == "__main__":
+    exit_with(main, "hf_logitmix.vision.train")

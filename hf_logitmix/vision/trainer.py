@@ -1,0 +1,344 @@
+"""A Trainer of image classifiers with timm's optimizers, schedules, weight averaging and augmentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_utils import has_length
+
+from hf_logitmix import checks
+from hf_logitmix.forward import mixed_forward
+from hf_logitmix.methods import Method
+from hf_logitmix.models import call
+from hf_logitmix.moment import Moment
+from hf_logitmix.trainer import MixTrainer
+from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.vision.arguments import ImageMixTrainingArguments
+from hf_logitmix.vision.ema import EmaMixin
+from hf_logitmix.vision.images import ImageSet, Transform
+from hf_logitmix.vision.models import input_config
+from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, image_transform
+from hf_logitmix.vision.wrap import BareClassifier, as_classifier, file_state, inner_module
+
+
+class ImageMixTrainer(EmaMixin, MixTrainer):
+    """`MixTrainer` for images: any image classifier of transformers, any model of timm, any module that makes logits.
+
+    An `ImageSet` without a transform gets one, augmented for training and plain for evaluation; a `datasets.Dataset`
+    with an image and a label column becomes such a set. Other data passes as it is. Checkpoints of a model of timm,
+    bare or in transformers' wrapper, load with plain timm, and wrapped ones with plain transformers too.
+
+    Example:
+        >>> model = timm.create_model("resnet18", num_classes=10)  # doctest: +SKIP
+        >>> args = ImageMixTrainingArguments("out", opt="sgd", sched="step", decay_epochs=60)  # doctest: +SKIP
+        >>> ImageMixTrainer(model, args, method="logitmix_p", train_dataset=images).train()  # doctest: +SKIP
+
+    Args:
+        model: a model; a bare module is put into a `BareClassifier`.
+        args: options of timm are those of `ImageMixTrainingArguments`.
+        image_size: side of the images that the model reads, or (height, width); None takes what the model
+            tells.
+        mean, std: of the pixels in [0, 1], a number a channel: one makes images grey, three make them RGB; None takes
+            what the model tells (see `input_config`).
+        num_labels: of a bare module without ``num_classes``.
+        kwargs: as for `MixTrainer`.
+
+    Raises:
+        ValueError: before training, for images that the model cannot read, and as `MixTrainer`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        *,
+        method: str | Method | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        num_labels: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if (mean is None) != (std is None):
+            raise ValueError("mean and std go together: pass both, or neither for what the model tells.")
+        given = {"image_size": image_size, "mean": mean, "std": std}
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self._found: dict[str, Any] = {}
+        self._num_labels = num_labels
+        super().__init__(
+            None if model is None else as_classifier(model, num_labels),
+            args,
+            data_collator,
+            as_image_set(train_dataset),
+            _each(eval_dataset, as_image_set),
+            method=method,
+            **kwargs,
+        )
+        data = self.train_dataset
+        if isinstance(data, ImageSet) and data.transform is None:
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            self.train_dataset = AugmentedSet(data, self._transform(is_training=True), seed)
+            self._resolve_method()  # again, because the statistics of the images are known now
+            if not self.is_deepspeed_enabled:
+                self._try_images()
+        self.eval_dataset = _each(self.eval_dataset, self._readable)
+        self.add_callback(_NewEpoch())
+
+    def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
+        return as_classifier(super().call_model_init(*args, **kwargs), self._num_labels)
+
+    # ---- images --------------------------------------------------------------------------------------------------
+
+    def _inputs(self) -> dict[str, Any]:
+        """Size, statistics and so on of the images: what was passed, over what the model tells."""
+        if not self._found:
+            model: Any = self.model.module if isinstance(self.model, BareClassifier) else self.model
+            timms = getattr(model.config, "pretrained_cfg", None) if hasattr(model, "config") else None
+            timms = timms or getattr(inner_module(self.model), "pretrained_cfg", None) or {}
+            own = asdict(input_config(model))
+            told = own | {"crop_pct": timms.get("crop_pct", 1.0)} | self._given
+            if told["image_size"] != own["image_size"]:
+                told["crop_pct"] = 1.0  # its own is for images of its own size
+            missing = [name for name in ("image_size", "mean", "std") if told[name] is None]
+            if missing:
+                raise ValueError(
+                    f"{type(inner_module(self.model)).__name__} does not tell {', '.join(missing)} of its images: pass "
+                    "them to ImageMixTrainer, or pass images with a transform."
+                )
+            self._found = told
+        return self._found
+
+    def _transform(self, is_training: bool) -> Transform:
+        inputs = self._inputs()
+        return image_transform(
+            inputs["image_size"],
+            inputs["mean"],
+            inputs["std"],
+            is_training=is_training,
+            args=self.args if isinstance(self.args, Augmentation) else None,
+            interpolation=inputs["interpolation"] or "bilinear",
+            crop_pct=inputs["crop_pct"],
+        )
+
+    def _readable(self, data: Any) -> Any:
+        """Data to evaluate on, with a transform."""
+        data = as_image_set(data)
+        is_raw = isinstance(data, ImageSet) and data.transform is None
+        return data.with_transform(self._transform(is_training=False)) if is_raw else data
+
+    def _try_images(self) -> None:
+        """Show the model two images of one colour, so that what does not fit is said before training."""
+        inputs, was_training = self._inputs(), self.model.training
+        size = inputs["image_size"]
+        sides = (size, size) if isinstance(size, int) else size
+        first = next(self.model.parameters())
+        batch = {"pixel_values": torch.zeros(2, len(inputs["mean"]), *sides, device=first.device, dtype=first.dtype)}
+        labels = torch.zeros(2, dtype=torch.long, device=first.device)
+        num_labels, _ = checks.head_of(self.model)
+        self.model.eval()
+        try:
+            try:
+                logits = call(self.model, batch, 2)
+            except (RuntimeError, AssertionError, ValueError) as error:
+                raise ValueError(
+                    f"{type(inner_module(self.model)).__name__} cannot read images of shape "
+                    f"{list(batch['pixel_values'].shape[1:])} ({error}): pass image_size, and one or three numbers "
+                    "each as mean and std, as the model was made for."
+                ) from error
+            if logits.shape[1] != num_labels:
+                raise ValueError(
+                    f"{type(inner_module(self.model)).__name__} makes {logits.shape[1]} logits and num_labels="
+                    f"{num_labels}: pass the number of its outputs as num_labels."
+                )
+            if self.method.mixing.mixes:
+                with torch.random.fork_rng(devices=[]):
+                    method = self.method.at(Moment(0, 1, self.args.seed)).for_batch(batch, labels)
+                    plan = method.mixing.plan(2, device=first.device)
+                    mixed_forward(self.model, batch, plan, mixing=method.mixing, rows="mixed")
+        finally:
+            self.model.train(was_training)
+
+    def _resolve_method(self) -> None:
+        super()._resolve_method()
+        mixing = self.method.mixing
+        options = {f.name for f in fields(mixing)} if is_dataclass(mixing) else set()
+        is_known = isinstance(self.train_dataset, AugmentedSet) or "mean" in self._given
+        if is_known and {"mean", "std"} <= options and getattr(mixing, "mean", None) is None:
+            inputs = self._inputs()
+            self.method = self.method.with_options(mean=tuple(inputs["mean"]), std=tuple(inputs["std"]))
+
+    def _training_set(self) -> TrainingSet:
+        found = super()._training_set()
+        if isinstance(found.dataset, AugmentedSet):
+            found = replace(found, dataset=found.dataset.with_transform(self._transform(is_training=False)))
+        return found
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        is_name = isinstance(eval_dataset, str)
+        return super().get_eval_dataloader(eval_dataset if is_name else self._readable(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        return super().get_test_dataloader(self._readable(test_dataset))
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = super().get_train_dataloader()
+        self._batches_per_epoch = len(loader) if has_length(loader) else None
+        return loader
+
+    # ---- optimizer and schedule ----------------------------------------------------------------------------------
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        if self.optimizer is None and isinstance(self.args, ImageMixTrainingArguments) and self.args.opt:
+            self.optimizer = self._timm_optimizer(self.args)
+        return super().create_optimizer(*args, **kwargs)
+
+    def _timm_optimizer(self, args: ImageMixTrainingArguments) -> torch.optim.Optimizer:
+        module = inner_module(self.model)
+        if self.is_fsdp_enabled:
+            raise ValueError(f"opt={args.opt!r} needs the whole model, which FSDP cuts up: pass optim instead.")
+        if args.layer_decay is not None and not hasattr(module, "group_matcher"):
+            raise ValueError(
+                f"layer_decay={args.layer_decay}: {type(module).__name__} does not tell the order of its layers "
+                "(timm's group_matcher): leave it out, or pass a model of timm."
+            )
+        changed: dict[str, Any] = {}
+        if args.is_set("adam_beta1") or args.is_set("adam_beta2"):
+            changed["betas"] = (args.adam_beta1, args.adam_beta2)
+        if args.is_set("adam_epsilon"):
+            changed["eps"] = args.adam_epsilon
+        optimizer = create_optimizer_v2(
+            module,
+            opt=str(args.opt),
+            lr=args.learning_rate,
+            weight_decay=args.weight_decay,
+            momentum=args.momentum,
+            filter_bias_and_bn=args.filter_bias_and_bn,
+            layer_decay=args.layer_decay,
+            **changed,
+        )
+        optimizer.param_groups.sort(key=lambda group: -group.get("lr_scale", 1.0))  # the first one's rate is logged
+        if args.sched is None:
+            for group in optimizer.param_groups:  # only schedules of timm read the scale
+                group["lr"] *= group.pop("lr_scale", 1.0)
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        if self.lr_scheduler is None and isinstance(self.args, ImageMixTrainingArguments) and self.args.sched:
+            self.lr_scheduler = self._timm_schedule(  # type: ignore[assignment]
+                self.args, num_training_steps, optimizer or self.optimizer
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _timm_schedule(self, args: ImageMixTrainingArguments, num_training_steps: int, optimizer: Any) -> TimmSchedule:
+        if self._batches_per_epoch is None:
+            raise ValueError(f"sched={args.sched!r} counts in epochs and train_dataset has no length: leave sched out.")
+        updates = math.ceil(self._batches_per_epoch / args.gradient_accumulation_steps)
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=str(args.sched),
+            num_epochs=num_training_steps / updates,  # type: ignore[arg-type]
+            decay_epochs=args.decay_epochs or 1,  # read by step alone
+            decay_milestones=args.decay_milestones or [],
+            decay_rate=args.decay_rate,
+            min_lr=args.min_lr,
+            warmup_lr=args.warmup_lr,
+            warmup_epochs=args.warmup_epochs,  # type: ignore[arg-type]
+            step_on_epochs=False,
+            updates_per_epoch=updates,
+        )
+        return TimmSchedule(scheduler)
+
+    # ---- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if inner_module(self.model) is not self.model:
+            state_dict = file_state(self.model, state_dict)
+        super()._save(output_dir, state_dict)
+
+
+class TimmSchedule:
+    """A schedule of timm, one step for each optimizer step, with the methods of torch's that Trainer calls."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler, self.updates = scheduler, 0
+
+    def step(self) -> None:
+        self.updates += 1
+        self.scheduler.step_update(self.updates)
+
+    def get_last_lr(self) -> list[float]:
+        return [group["lr"] for group in self.scheduler.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.updates = state["updates"]
+        self.scheduler.step_update(self.updates)
+
+
+class Column(Sequence):
+    """A column of a `datasets.Dataset`, of which a value is read when it is asked for."""
+
+    def __init__(self, data: datasets.Dataset, name: str) -> None:
+        self.data, self.name = data.select_columns([name]), name
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.data[int(index)][self.name]
+
+
+def as_image_set(data: Any) -> Any:
+    """An `ImageSet` of a `datasets.Dataset` with images and labels; anything else, and one that was given a transform
+    or makes ``pixel_values`` already, as it is.
+
+    Raises:
+        ValueError: for several image columns, or where it is not clear which column holds the labels.
+    """
+    if not isinstance(data, datasets.Dataset) or data.format["type"] == "custom" or "pixel_values" in data.features:
+        return data
+    images = [name for name, kind in data.features.items() if isinstance(kind, datasets.Image)]
+    if not images:
+        return data
+    labels = [name for name in ("labels", "label") if name in data.features]
+    labels = labels or [name for name, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)]
+    if len(images) > 1 or len(labels) != 1:
+        raise ValueError(
+            f"image columns {images} and label columns {labels}: leave one of each (remove_columns), and call the "
+            "labels `labels`."
+        )
+    data = data.with_format(None)
+    numbers = np.asarray(data[labels[0]][:])
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(f"column {labels[0]!r} holds no class ids: turn it into them with class_encode_column.")
+    return ImageSet(Column(data, images[0]), numbers, fingerprint=str(data._fingerprint))
+
+
+def _each(data: Any, change: Any) -> Any:
+    return {name: change(part) for name, part in data.items()} if isinstance(data, dict) else change(data)
+
+
+class _NewEpoch(TrainerCallback):
+    """Tells the images that they are to be augmented in another way."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        if isinstance(train_dataloader.dataset, AugmentedSet):
+            train_dataloader.dataset.set_epoch(int(state.epoch or 0))
