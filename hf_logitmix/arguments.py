@@ -21,7 +21,7 @@ class MixTrainingArguments(TrainingArguments):
     )
     alpha: float | None = field(default=None, metadata={"help": "lam is drawn from Beta(alpha, alpha)."})
     level: str | None = field(
-        default=None, metadata={"help": "Where to mix text: embedding, hidden:k, pooled or manifold."}
+        default=None, metadata={"help": "Where to mix: embedding (of images: pixels), hidden:k, pooled or manifold."}
     )
     per_example: bool | None = field(default=None, metadata={"help": "Draw one lam for each example, not each batch."})
     mix_fraction: float | None = field(default=None, metadata={"help": "Share of the batch that LogitMix mixes."})

@@ -51,18 +51,25 @@ def head_modules(model: nn.Module) -> list[nn.Module]:
     return [m for m in pretrained.children() if m is not encoder and next(m.parameters(), None) is not None]
 
 
-def classifier_of(model: nn.Module, num_labels: int) -> nn.Module:
-    """The last linear layer with an output for each class (or what PEFT put around it).
-
-    Raises:
-        ValueError: for a model without one.
-    """
+def find_classifier(model: nn.Module, num_labels: int) -> nn.Module | None:
+    """The last linear layer with an output for each class (or what PEFT put around it), or None."""
     model = unwrap(model)
     for part in reversed(head_modules(model) or [model]):
         found = [m for m in part.modules() if linear_of(m) is not None and linear_of(m).out_features == num_labels]
         if found:
             wrapped = [m for m in found if m is not linear_of(m)]
             return (wrapped or found)[-1]
+    return None
+
+
+def classifier_of(model: nn.Module, num_labels: int) -> nn.Module:
+    """As `find_classifier`.
+
+    Raises:
+        ValueError: for a model without one.
+    """
+    if (found := find_classifier(model, num_labels)) is not None:
+        return found
     raise ValueError(
         f"{type(model).__name__} has no linear layer with {num_labels} outputs as its classifier, beside which a "
         "second head could stand: pass another model, or beta=1.0, which needs none."

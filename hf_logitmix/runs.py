@@ -255,7 +255,7 @@ def side_by_side(results: Mapping[str, dict[str, Any]]) -> str:
         digits = {name: 1 if name == "seconds" else 3 for name in columns}
         cells = [f"{values[key]:>12.{digits[name]}f}" for name, key in columns.items()]
         lines.append(f"{method:<{width}}" + "".join(cells))
-    lines.append("ECE, OE: 10 bins. Scaled: after temperature scaling, cross-fitted in two halves of the dev set.")
+    lines.append("ECE, OE: 10 bins. Scaled: after temperature scaling, cross-fitted in two halves of these examples.")
     return "\n".join(lines)
 
 
@@ -273,7 +273,7 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
     lines = [
         "",
         f"{results['task']} with {results.get('method_name', 'no training')} on {results['model']}, seed "
-        f"{results['seed']}: {results['n_train']} training and {results['n_eval']} dev examples",
+        f"{results['seed']}: {results['n_train']} training and {results['n_eval']} evaluation examples",
     ]
     lines += [
         f"  {name.removeprefix('eval_'):<24}{value:>9.4f}"

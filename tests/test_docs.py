@@ -1,4 +1,4 @@
-"""What docs/methods says is so: its code runs, its defaults are the code's, its commands parse, its links resolve."""
+"""What docs/methods and docs/images.md say is so: code runs, defaults are the code's, commands parse, links resolve."""
 
 from __future__ import annotations
 
@@ -10,21 +10,30 @@ import shlex
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from conftest import examples, tiny_bert, tiny_vit
 from test_trainer import arguments
 from transformers import HfArgumentParser
 
 from glue_runs.run_glue import GlueArguments, GlueTrainingArguments
+from glue_runs.sweep import commands, read_config
 from glue_runs.tasks import TASKS
-from hf_logitmix import METHODS, get_method
+from hf_logitmix import METHODS, MixTrainingArguments, get_method
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.mixing import CutMix, PuzzleMix
+from hf_logitmix.mixing.sites import sites
 from hf_logitmix.noise import add_label_noise, noisy_labels
 from hf_logitmix.temperature import cross_fit
+from hf_logitmix.vision import cam
+from hf_logitmix.vision.arguments import ImageMixTrainingArguments
+from hf_logitmix.vision.data import HUB, SYNTHETIC
+from hf_logitmix.vision.models import create_model
+from hf_logitmix.vision.train import ImageArguments, ImageRunArguments
 
 FOLDER = Path(__file__).parents[1] / "docs" / "methods"
 TEXTS = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.md"))}
+IMAGES = FOLDER.parent / "images.md"
 PAGES = sorted(set(TEXTS) - {"README"})
 NAMES = sorted(set(METHODS) - {"logitmix_m"})  # another name of logitmix
 TOOLS = {"label_noise", "temperature_scaling"}
@@ -41,7 +50,11 @@ SECTIONS = [
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXTS[page], flags=re.DOTALL | re.MULTILINE)
+    return blocks_of(TEXTS[page], language)
+
+
+def blocks_of(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def section(page: str, title: str) -> str:
@@ -97,7 +110,11 @@ COMMANDS = [
 def test_commands_parse(page, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     python, script, *rest = shlex.split(line)
-    assert (python, script) == ("python", "glue_runs/run_glue.py")
+    assert python == "python"
+    if script == "-m":
+        check_image_command(rest)
+        return
+    assert script == "glue_runs/run_glue.py"
     glue, args = HfArgumentParser((GlueArguments, GlueTrainingArguments)).parse_args_into_dataclasses(rest)
     assert glue.task_name in TASKS
     assert glue.model_name_or_path
@@ -105,9 +122,21 @@ def test_commands_parse(page, line, tmp_path, monkeypatch):
     get_method(args.method, **args.method_options())
 
 
-@pytest.mark.parametrize("page", sorted(set(PAGES) - IMAGE_ONLY))
-def test_pages_on_text_have_their_command(page):
-    lines = [line for name, line in COMMANDS if name == page]
+def check_image_command(words: list[str]) -> None:
+    """What comes after python -m: the training script with data, a model and a method that there are."""
+    module, *rest = words
+    assert module == "hf_logitmix.vision.train"
+    images, args = HfArgumentParser((ImageArguments, ImageRunArguments)).parse_args_into_dataclasses(rest)
+    if not images.demo:
+        assert images.dataset in (SYNTHETIC, *HUB)
+        assert timm.is_model(images.model.removeprefix("timm/"))
+        assert args.output_dir
+        get_method(args.method, **args.method_options())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_have_their_command(page):
+    lines = [line for name, line in COMMANDS if name == page and ("vision" in line or page not in IMAGE_ONLY)]
     assert any(page in TOOLS or f"--method {page} " in line for line in lines)
 
 
@@ -176,3 +205,86 @@ def test_formulas_stand_alone_and_lose_nothing_to_markdown(page):
         assert not re.search(r"\\[,;:!{}|_#%&]", formula), formula
         assert formula.count("{") == formula.count("}")
         assert formula.count(r"\left") == formula.count(r"\right")
+
+
+# ---- docs/images.md -------------------------------------------------------------------------------------------
+
+
+def rows_of_images(pattern: str) -> list[tuple[str, ...]]:
+    return re.findall(pattern, IMAGES.read_text(), flags=re.MULTILINE)
+
+
+def test_python_blocks_on_images_run_one_after_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for number, code in enumerate(blocks_of(IMAGES.read_text(), "python")):
+        exec(compile(code, f"docs/images.md, block {number}", "exec"), names)
+    assert names["trainer"].state.global_step == 2
+    trained = names["trainer"].model.module.state_dict()
+    assert all(torch.equal(trained[name], value) for name, value in names["again"].state_dict().items())
+    assert names["wrapped"].config.id2label == {0: "dark", 1: "light"}
+    inner = names["wrapped"].timm_model.state_dict()
+    assert all(torch.equal(inner[name], value) for name, value in names["also"].state_dict().items())
+
+
+def test_commands_on_images_parse(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "\n".join(blocks_of(IMAGES.read_text(), "bash"))
+    started = re.findall(r"-m (hf_logitmix\.vision\.\w+)(.*)$", text, flags=re.MULTILINE)
+    for module, options in started:
+        if module == "hf_logitmix.vision.cam":
+            with pytest.raises(ValueError, match="out-vanilla holds no model"):  # it was parsed
+                cam.main(shlex.split(options))
+        else:
+            check_image_command([module, *shlex.split(options)])
+    assert {module for module, _ in started} == {"hf_logitmix.vision.train", "hf_logitmix.vision.cam"}
+
+
+def test_the_sweep_on_the_page_of_images_is_one(tmp_path):
+    (text,) = blocks_of(IMAGES.read_text(), "yaml")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    for _, command in commands(read_config(path), []):
+        check_image_command(command[2:])
+
+
+def test_the_table_of_data_is_the_code():
+    rows = rows_of_images(r"^\| `([\w-]+)` \| \[(\S+)\]\((\S+)\) \| (\d+) \| (\d) \| (\w+) \|$")
+    assert rows == [
+        (name, d.hub_id, f"https://huggingface.co/datasets/{d.hub_id}", str(d.image_size), str(d.channels), d.test)
+        for name, d in HUB.items()
+    ]
+
+
+def test_the_table_of_small_models_is_the_code():
+    rows = rows_of_images(r"^\| `(small_\w+)` \| .* \| ([\d.]+)M \| (\d) \|$")
+    assert sorted(name for name, _, _ in rows) == sorted(timm.list_models("small_*"))
+    for name, size, levels in rows:
+        with torch.device("meta"):
+            model = timm.create_model(name, num_classes=10)
+        assert size == f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}", name
+        assert int(levels) == len(list(model.feature_info)), name
+
+
+def test_levels_that_the_page_of_images_names():
+    found = sites(create_model("timm/small_resnet8", 3))
+    assert len(found.layers) == 3
+    assert [module.out_features for module in found.head] == [3]  # pooled is its input
+
+
+def test_the_table_of_options_is_the_code():
+    rows = {name: ast.literal_eval(default) for name, default in rows_of_images(r"^\| `(\w+)` \| `(.+?)` \| ")}
+    own = {field.name: field.default for field in dataclasses.fields(ImageMixTrainingArguments)}
+    general = {field.name for field in dataclasses.fields(MixTrainingArguments)}
+    assert rows == {name: default for name, default in own.items() if name not in general}
+
+
+def test_every_method_is_on_the_page_of_images():
+    text = IMAGES.read_text()
+    assert all(f"`{name}`" in text for name in NAMES)
+
+
+def test_links_of_the_page_of_images_resolve():
+    text = re.sub(r"^```.*?^```", "", IMAGES.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        assert target.startswith("https://") or (IMAGES.parent / target.partition("#")[0]).is_file(), target

@@ -11,7 +11,6 @@ m = k / (n - 1) of the image itself (image 1) and takes the rest from its partne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from hf_logitmix.plan import MixPlan
 
 # Added to the relaxed levels before they are rounded, by n - 1; the best result is kept. Two levels round worst.
 _ROUNDINGS = {1: (-0.3, -0.15, 0.0, 0.15, 0.3), 2: (-0.2, 0.0, 0.2)}
+_COMBINATIONS = 4**4  # of levels that are tried one and all
 _DENSE_ENTRIES = 2**24  # of transport costs that are held at once
 
 
@@ -130,18 +130,32 @@ def label_energy(
     return Energy(unary.to(images.dtype), *weights)
 
 
-def find_levels(energy: Energy, sweeps: int = 5, descents: int = 2) -> Tensor:
+def find_levels(energy: Energy, sweeps: int = 4, descents: int = 2) -> Tensor:
     """Levels of low energy, LongTensor[B, g, g].
 
-    The levels are relaxed to numbers in [0, 1], where the energy is a convex quadratic; red and black over-relaxed
-    sweeps bring it down; several roundings of the result then go downhill one block at a time, red and black, and the
-    best of them is kept. No step waits for the device.
+    Four blocks are tried in every combination. More are relaxed to numbers in [0, 1], where the energy is a convex
+    quadratic; red and black over-relaxed sweeps bring it down; several roundings of the result then go downhill one
+    block at a time, red and black. The best is kept. No step waits for the device.
     """
+    count, levels = energy.unary[0, ..., 0].numel(), energy.unary.shape[-1]
+    found = _every_combination(energy) if levels**count <= _COMBINATIONS else _rounded(energy, sweeps, descents)
+    chosen = energy.of(found).argmin(0)
+    return found.gather(0, chosen.view(1, -1, 1, 1).expand(1, *found.shape[1:])).squeeze(0)
+
+
+def _every_combination(energy: Energy) -> Tensor:
+    batch, *grid, levels = energy.unary.shape
+    each = torch.arange(levels, device=energy.unary.device)
+    combinations = torch.cartesian_prod(*[each] * math.prod(grid)).view(-1, 1, *grid)
+    return combinations.expand(-1, batch, -1, -1)
+
+
+def _rounded(energy: Energy, sweeps: int, descents: int) -> Tensor:
+    """Several roundings of the relaxed levels, LongTensor[R, B, g, g]."""
     unary, down, right = energy
     steps = unary.shape[-1] - 1
-    above, below = F.pad(down, (0, 0, 1, 0)), F.pad(down, (0, 0, 0, 1))
-    before, after = F.pad(right, (1, 0)), F.pad(right, (0, 1))
-    degree = above + below + before + after
+    neighbours = (F.pad(down, (0, 0, 1, 0)), F.pad(down, (0, 0, 0, 1)), F.pad(right, (1, 0)), F.pad(right, (0, 1)))
+    degree = sum(neighbours[1:], neighbours[0])
     rise = unary.diff(dim=-1)
     # the unary as b m + a m^2 / 2
     if steps == 1:
@@ -151,35 +165,42 @@ def find_levels(energy: Energy, sweeps: int = 5, descents: int = 2) -> Tensor:
         slope = rise.mean(-1) * steps - curve / 2
     rows, columns = (torch.arange(size, device=unary.device) for size in degree.shape[1:])
     red = ((rows[:, None] + columns) % 2 == 0).to(unary.dtype)
+    colours = (red, 1 - red)
 
-    def pull(padded: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        total = weights[0] * padded[..., :-2, 1:-1]
-        total.addcmul_(weights[1], padded[..., 2:, 1:-1])
-        return total.addcmul_(weights[2], padded[..., 1:-1, :-2]).addcmul_(weights[3], padded[..., 1:-1, 2:])
-
-    neighbours = (above, below, before, after)
     stiffness = (2 * degree + curve).clamp_min(1e-12)
     scaled, alone = [2 * weight / stiffness for weight in neighbours], -slope / stiffness
     start = (-slope / curve.clamp_min(1e-12)).clamp(0, 1) if steps > 1 else torch.full_like(slope, 0.5)
-    relaxed = F.pad(start, (1, 1, 1, 1))
-    inside = relaxed[..., 1:-1, 1:-1]
+    relaxed, around = _framed(start)
+    overshoots = [1.5 * colour for colour in colours]
     for _ in range(sweeps):
-        for colour in (1.5 * red, 1.5 * (1 - red)):
-            inside.lerp_(pull(relaxed, scaled).add_(alone).clamp_(0, 1), colour).clamp_(0, 1)
+        for overshoot in overshoots:
+            wanted = alone.addcmul(scaled[0], around[0])
+            for weight, values in zip(scaled[1:], around[1:], strict=True):
+                wanted.addcmul_(weight, values)
+            relaxed.lerp_(wanted.clamp_(0, 1), overshoot).clamp_(0, 1)
 
     offsets = torch.tensor(_ROUNDINGS[min(steps, 2)], dtype=unary.dtype, device=unary.device).view(-1, 1, 1, 1)
-    rounded = F.pad((inside * steps + offsets).round_().clamp_(0, steps) / steps, (1, 1, 1, 1))
-    inside = rounded[..., 1:-1, 1:-1]
+    rounded, around = _framed((relaxed * steps + offsets).round_().clamp_(0, steps) / steps)
     # going from level j to j + 1 pays where the neighbours' pull is above a threshold
     thresholds = [rise[..., j] * (steps / 2) + degree * ((2 * j + 1) / (2 * steps)) for j in range(steps)]
     for _ in range(descents):
-        for colour in (red, 1 - red):
-            force = pull(rounded, neighbours)
-            best = torch.stack([force > threshold for threshold in thresholds]).sum(0) / steps
-            inside.lerp_(best.to(unary.dtype), colour)
-    levels = (inside * steps).round().long()
-    chosen = energy.of(levels).argmin(0)
-    return levels.gather(0, chosen.view(1, -1, 1, 1).expand(1, *levels.shape[1:])).squeeze(0)
+        for colour in colours:
+            force = neighbours[0] * around[0]
+            for weight, values in zip(neighbours[1:], around[1:], strict=True):
+                force.addcmul_(weight, values)
+            best = (force > thresholds[0]).to(unary.dtype)
+            for threshold in thresholds[1:]:
+                best += force > threshold
+            rounded.lerp_(best.div_(steps), colour)
+    return (rounded * steps).round_().long()
+
+
+def _framed(values: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Values inside a frame of zeros, [..., g, g], and those above, below, before and after each; all are views."""
+    whole = F.pad(values, (1, 1, 1, 1))
+    inside = whole[..., 1:-1, 1:-1]
+    around = [whole[..., :-2, 1:-1], whole[..., 2:, 1:-1], whole[..., 1:-1, :-2], whole[..., 1:-1, 2:]]
+    return inside, around
 
 
 def transport_plan(saliency: Tensor, wanted: Tensor, t_eps: float = 0.8) -> Tensor:

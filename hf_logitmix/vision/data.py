@@ -6,7 +6,7 @@ import gzip
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torchvision.datasets import ImageFolder
 
 from hf_logitmix.digest import digest
 from hf_logitmix.noise import noisy_labels
-from hf_logitmix.vision.images import ImageSet
+from hf_logitmix.vision.images import ImageSet, ReadWhenAsked
 
 Numbers = tuple[float, ...]
 
@@ -183,20 +183,6 @@ def with_label_noise(images: ImageSet, rate: float, kind: str, seed: int, num_la
 
 
 # ---- reading images ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ReadWhenAsked(Sequence):
-    """PIL images, each made of its item when it is asked for."""
-
-    items: Any
-    read: Callable[[Any], Image.Image]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.read(self.items[int(index)])
 
 
 def _from_file(path: str, mode: str | None) -> Image.Image:

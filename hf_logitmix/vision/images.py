@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,17 +55,18 @@ class ImageSet(Dataset):
         """Some of the images, in the order of ``indices``."""
         chosen = np.asarray(indices, dtype=np.int64)
         name = digest(self.fingerprint, [{"chosen": torch.from_numpy(chosen)}]).hex() if self.fingerprint else ""
-        return ImageSet(Chosen(self.images, chosen), self.labels[chosen], self.transform, name)
+        return ImageSet(ReadWhenAsked(chosen, self.images.__getitem__), self.labels[chosen], self.transform, name)
 
 
-class Chosen(Sequence):
-    """Some elements of a sequence, fetched when they are asked for."""
+@dataclass(frozen=True)
+class ReadWhenAsked(Sequence):
+    """A sequence whose elements are made of its items when they are asked for."""
 
-    def __init__(self, items: Sequence[Any], indices: np.ndarray) -> None:
-        self.items, self.indices = items, indices
+    items: Any
+    read: Callable[[Any], Any]
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.items)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.items[int(self.indices[index])]
+        return self.read(self.items[int(index)])

@@ -52,6 +52,8 @@ def create_model(
     label_names: Sequence[str] | None = None,
     channels: int = 3,
     image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     pretrained: bool = False,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
@@ -65,6 +67,8 @@ def create_model(
         label_names: their names.
         channels: of the images.
         image_size: their side in pixels; None for the one that the model was made for.
+        mean, std: of the pixels in [0, 1], a number a channel, with which a timm model will read images: they are kept
+            in its configuration. None keeps timm's.
         pretrained: take a timm model's weights from the Hub, adapted to the channels and the size.
         trust_remote_code: let a model that is not timm's bring code of its own.
 
@@ -78,7 +82,8 @@ def create_model(
         labels["id2label"] = dict(enumerate(label_names))
         labels["label2id"] = {label: index for index, label in enumerate(label_names)}
     if name.startswith("timm/"):
-        return _timm_model(name.removeprefix("timm/"), labels, channels, image_size, pretrained)
+        statistics = {"mean": mean, "std": std}
+        return _timm_model(name.removeprefix("timm/"), labels, channels, image_size, statistics, pretrained)
     if timm.is_model(name.split(".")[0]) and not Path(name).exists():
         raise ValueError(f"name={name!r} is a model of timm: write 'timm/{name}'.")
     saved = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
@@ -130,7 +135,12 @@ def input_config(model: nn.Module) -> InputConfig:
 
 
 def _timm_model(
-    name: str, labels: dict[str, Any], channels: int, image_size: int | None, pretrained: bool
+    name: str,
+    labels: dict[str, Any],
+    channels: int,
+    image_size: int | None,
+    statistics: Mapping[str, Sequence[float] | None],
+    pretrained: bool,
 ) -> TimmWrapperForImageClassification:
     """A model of timm in the wrapper of transformers; its configuration says what `input_config` and timm read."""
     architecture = name.split(".")[0]
@@ -145,7 +155,7 @@ def _timm_model(
     network: Any = timm.create_model(name, pretrained=pretrained, num_classes=labels["num_labels"], **model_args)
     cfg = network.pretrained_cfg
     own = {key: cfg[key] for key in _KEPT if key in cfg}
-    own["mean"], own["std"] = (_of_channels(cfg[key], channels) for key in ("mean", "std"))
+    own |= {key: _of_channels(values or cfg[key], channels) for key, values in statistics.items()}
     own["input_size"] = [channels, *cfg["input_size"][1:]]
     if image_size is not None:
         own |= {"input_size": [channels, image_size, image_size], "crop_pct": 1.0}

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import HfArgumentParser, set_seed
+from transformers import AutoConfig, HfArgumentParser, set_seed
 
 from hf_logitmix import METHODS, MixTrainingArguments
+from hf_logitmix.models import public_name
 from hf_logitmix.runs import (
     Run,
     RunMixin,
@@ -28,7 +29,8 @@ from hf_logitmix.runs import (
 )
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
-from hf_logitmix.vision.models import create_model
+from hf_logitmix.vision.images import ImageSet
+from hf_logitmix.vision.models import create_model, input_config
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 DEMO_METHODS = ("vanilla", "cutmix", "logitmix_c")
@@ -37,7 +39,7 @@ SMALL = 64  # up to this side images are padded and cropped, not cropped and res
 
 @dataclass
 class ImageRunArguments(ImageMixTrainingArguments):
-    """`ImageMixTrainingArguments` with the defaults of the Mixup paper on 32-pixel images, and no reports."""
+    """`ImageMixTrainingArguments` with learning rate, batch and epochs of the Mixup paper on CIFAR, and no reports."""
 
     output_dir: str = field(default="", metadata={"help": "Where the run leaves its model and results."})
     do_train: bool = field(default=True, metadata={"help": "Train; --no_do_train to leave it out."})
@@ -78,7 +80,7 @@ class ImageArguments:
     pretrained: bool = field(default=False, metadata={"help": "Start from the weights that timm has on the Hub."})
     image_size: int | None = field(default=None, metadata={"help": "Side of the images; None is the dataset's own."})
     max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on N images, drawn with --seed with each class's share kept."}
+        default=None, metadata={"help": "Train on N images, drawn with --subset_seed, with each class's share kept."}
     )
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on N images, drawn alike."})
     subset_seed: int = field(default=0, metadata={"help": "Of max_train_samples and max_eval_samples."})
@@ -124,13 +126,16 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         what ``all_results.json`` holds, or None if the run was interrupted and saved.
     """
     size, count = images.image_size or data.image_size, len(data.label_names)
-    train = subset(data.train, images.max_train_samples, images.subset_seed)
-    test = subset(data.test, images.max_eval_samples, images.subset_seed)
+    train = _part(data.train, "max_train_samples", images)
+    test = _part(data.test, "max_eval_samples", images)
     noise = f"{images.label_noise:g} {images.label_noise_kind}" if images.label_noise and args.do_train else None
     if noise:
         train = with_label_noise(train, images.label_noise, images.label_noise_kind, args.seed, count)
     if size <= SMALL and not (args.scale or args.ratio or args.no_aug) and args.padding is None:
         args.padding = size // 8
+    if not args.do_train:
+        _check_head(images, count)
+    from_scratch = str(images.model).startswith("timm/") and not images.pretrained
     set_seed(args.seed)
     model = create_model(
         str(images.model),
@@ -138,9 +143,12 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         label_names=data.label_names,
         channels=data.channels,
         image_size=size,
+        mean=data.mean if from_scratch else None,
+        std=data.std if from_scratch else None,
         pretrained=images.pretrained,
         trust_remote_code=images.trust_remote_code,
     )
+    tells = input_config(model).mean is not None
     trainer = ImageRunTrainer(
         model,
         args,
@@ -148,10 +156,9 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         eval_dataset=test if args.do_eval else None,
         compute_metrics=lambda prediction: scores(*_arrays(prediction)),
         image_size=size,
-        mean=data.mean,
-        std=data.std,
+        mean=None if tells else data.mean,
+        std=None if tells else data.std,
     )
-    from_scratch = str(images.model).startswith("timm/") and not images.pretrained
     found = Run(
         trainer,
         data.name.split(",")[0].split("/")[-1],
@@ -212,6 +219,23 @@ def run_demo(args: ImageRunArguments) -> int:
         print(f"The picture is {picture}; each method's run is in a folder beside it.")
         print(f"{time.perf_counter() - started:.0f} s in all.")
     return 0
+
+
+def _part(data: ImageSet, limit: str, images: ImageArguments) -> ImageSet:
+    try:
+        return subset(data, getattr(images, limit), images.subset_seed)
+    except ValueError as error:
+        raise ValueError(f"{limit}: {error}") from error
+
+
+def _check_head(images: ImageArguments, count: int) -> None:
+    """Refuse to evaluate a saved model of other classes, whose new head knows nothing."""
+    name = str(images.model)
+    if name.startswith("timm/"):
+        return
+    own = AutoConfig.from_pretrained(name, trust_remote_code=images.trust_remote_code).num_labels
+    if own != count:
+        raise ValueError(f"model {public_name(name)} has {own} classes and {images.dataset} {count}: train it first.")
 
 
 def _logits(predictions: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import datasets
@@ -27,7 +28,7 @@ from hf_logitmix.trainer import MixTrainer
 from hf_logitmix.training_set import TrainingSet
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.ema import EmaMixin
-from hf_logitmix.vision.images import ImageSet, Transform
+from hf_logitmix.vision.images import ImageSet, ReadWhenAsked, Transform
 from hf_logitmix.vision.models import input_config
 from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, image_transform
 from hf_logitmix.vision.wrap import BareClassifier, as_classifier, file_state, inner_module
@@ -293,19 +294,6 @@ class TimmSchedule:
         self.scheduler.step_update(self.updates)
 
 
-class Column(Sequence):
-    """A column of a `datasets.Dataset`, of which a value is read when it is asked for."""
-
-    def __init__(self, data: datasets.Dataset, name: str) -> None:
-        self.data, self.name = data.select_columns([name]), name
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.data[int(index)][self.name]
-
-
 def as_image_set(data: Any) -> Any:
     """An `ImageSet` of a `datasets.Dataset` with images and labels; anything else, and one that was given a transform
     or makes ``pixel_values`` already, as it is.
@@ -329,7 +317,9 @@ def as_image_set(data: Any) -> Any:
     numbers = np.asarray(data[labels[0]][:])
     if not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(f"column {labels[0]!r} holds no class ids: turn it into them with class_encode_column.")
-    return ImageSet(Column(data, images[0]), numbers, fingerprint=str(data._fingerprint))
+    return ImageSet(
+        ReadWhenAsked(data.select_columns(images), itemgetter(images[0])), numbers, fingerprint=str(data._fingerprint)
+    )
 
 
 def _each(data: Any, change: Any) -> Any:
