@@ -1,10 +1,12 @@
 """What a training step costs: ours beside stock Trainer's, interleaved in one process.
 
     python benchmarks/step_cost.py
+    python benchmarks/step_cost.py --images
 
-BERT with 4 layers of 256, batches of 32 sentences of up to 64 tokens, dropout, AdamW. One round times one step of each
-kind, in a new random order; a ratio is the median over the rounds of the ratio within a round, so that a machine
-that changes its speed changes both sides. The result goes to step_cost.json beside this file.
+Text: BERT with 4 layers of 256, batches of 32 sentences of up to 64 tokens, dropout, AdamW. Images: CIFAR's ResNet-20,
+batches of 100 greyscale images of 32 pixels, SGD. One round times one step of each kind, in a new random order; a ratio
+is the median over the rounds of the ratio within a round, so that a machine that changes its speed changes both sides.
+The result goes to step_cost.json or image_step_cost.json beside this file.
 """
 
 from __future__ import annotations
@@ -18,30 +20,18 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import transformers
 from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-from hf_logitmix import MixTrainer, __version__, get_method
+from hf_logitmix import Method, MixTrainer, __version__, get_method
 from hf_logitmix.targets import TrainingSet
 
 BATCH, LENGTH, CLASSES = 32, 64, 3
-RATIOS = {
-    "vanilla / stock Trainer": ("vanilla", "stock", 1.01),
-    "mixup / vanilla": ("mixup", "vanilla", 1.03),
-    "logitmix / vanilla on 2B": ("logitmix", "vanilla on 2B", 1.02),
-    "logitmix / vanilla": ("logitmix", "vanilla", None),
-    "lamix, mixed batch / vanilla": ("lamix, mixed batch", "vanilla", None),
-    "lamix, clean batch / vanilla": ("lamix, clean batch", "vanilla", None),
-    "mixup at hidden:2 / vanilla": ("mixup at hidden:2", "vanilla", None),
-    "label_smoothing / vanilla": ("label_smoothing", "vanilla", None),
-    "infogain / vanilla": ("infogain", "vanilla", None),
-    "mcel / vanilla": ("mcel", "vanilla", None),
-    "sg_mcel / vanilla": ("sg_mcel", "vanilla", None),
-    "gmcel / vanilla": ("gmcel", "vanilla", None),
-}
+IMAGES = 100
 
 
 def batch_of(size: int, device: torch.device) -> dict[str, torch.Tensor]:
@@ -56,48 +46,109 @@ def batch_of(size: int, device: torch.device) -> dict[str, torch.Tensor]:
 
 
 class Steps:
-    """Every kind of step, on one model and one optimizer."""
+    """Every kind of step, on one model and one optimizer.
 
-    def __init__(self, folder: str) -> None:
-        torch.manual_seed(0)
-        config = BertConfig(
-            hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024, num_labels=CLASSES
-        )
-        self.model = BertForSequenceClassification(config)
-        args = TrainingArguments(folder, report_to="none", disable_tqdm=True)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
-        self.trainers: dict[str, Trainer] = {"stock": Trainer(model=self.model, args=args)}
-        similarity = {"class_similarity": (1 - torch.eye(CLASSES)) / (CLASSES - 1)}
-        options = dict.fromkeys(("mcel", "sg_mcel", "gmcel"), similarity) | {
-            "infogain": {"class_counts": [1] * CLASSES},
-            "mixup at hidden:2": {"level": "hidden:2"},
-        }
-        plain = ("vanilla", "label_smoothing", "infogain", "mixup", "mixup at hidden:2", "logitmix", "lamix")
-        for method in (*plain, "mcel", "sg_mcel", "gmcel"):
-            chosen = get_method(method.split(" ")[0], **options.get(method, {}))
-            trainer = MixTrainer(model=self.model, args=args, method=chosen)
-            trainer.method = trainer.method.prepare(TrainingSet(None, self.model, CLASSES))
+    Attributes:
+        what: the model and its batches.
+        ratios: name -> (kind of step, kind that it is compared with, goal or None).
+        trainers: of each kind.
+    """
+
+    what: str
+    ratios: ClassVar[dict[str, tuple[str, str, float | None]]]
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, args: TrainingArguments) -> None:
+        self.model, self.optimizer, self.args = model, optimizer, args
+        self.trainers: dict[str, Trainer] = {}
+        self.batches: dict[str, dict[str, torch.Tensor]] = {}
+
+    def add(self, kinds: list[str], method: Method | None, batch: dict[str, torch.Tensor]) -> None:
+        """Kinds of step with a method of ours; None is stock Trainer."""
+        if method is None:
+            trainer = Trainer(model=self.model, args=self.args)
+        else:
+            trainer = MixTrainer(model=self.model, args=self.args, method=method)
+            trainer.method = method.prepare(TrainingSet(None, self.model, self.model.config.num_labels))
             if learned := list(trainer.method.learned.parameters()):
                 self.optimizer.add_param_group({"params": learned})
-            kinds = {"vanilla": ("vanilla", "vanilla on 2B"), "lamix": ("lamix, clean batch", "lamix, mixed batch")}
-            self.trainers |= dict.fromkeys(kinds.get(method, (method,)), trainer)
-        for trainer in self.trainers.values():
-            trainer.current_gradient_accumulation_steps = 1
-        self.batch, self.batch_2b = batch_of(BATCH, args.device), batch_of(2 * BATCH, args.device)
+        trainer.current_gradient_accumulation_steps = 1
+        self.trainers |= dict.fromkeys(kinds, trainer)
+        self.batches |= dict.fromkeys(kinds, batch)
 
-    def seconds(self, name: str) -> float:
+    def seconds(self, name: str, number: int) -> float:
         """Time one step: forward, loss, backward, optimizer."""
-        trainer, batch = self.trainers[name], self.batch_2b if name == "vanilla on 2B" else self.batch
-        trainer.state.global_step = int(name == "lamix, mixed batch")  # odd steps are mixed
+        trainer = self.trainers[name]
+        trainer.state.global_step = 2 * number + int(name == "lamix, mixed batch")  # odd steps are mixed
         hooks = trainer.method.attached(self.model) if isinstance(trainer, MixTrainer) else contextlib.nullcontext()
         with hooks:  # on the model all through a training run, so not a part of a step
             _wait()
             started = time.perf_counter()
-            trainer.training_step(self.model, batch)
+            trainer.training_step(self.model, self.batches[name])
             self.optimizer.step()
             self.optimizer.zero_grad()
             _wait()
             return time.perf_counter() - started
+
+
+class TextSteps(Steps):
+    what = f"BERT 4x256, batch {BATCH}, length {LENGTH}"
+    ratios: ClassVar = {
+        "vanilla / stock Trainer": ("vanilla", "stock", 1.01),
+        "mixup / vanilla": ("mixup", "vanilla", 1.03),
+        "logitmix / vanilla on 2B": ("logitmix", "vanilla on 2B", 1.02),
+        "logitmix / vanilla": ("logitmix", "vanilla", None),
+        "lamix, mixed batch / vanilla": ("lamix, mixed batch", "vanilla", None),
+        "lamix, clean batch / vanilla": ("lamix, clean batch", "vanilla", None),
+        "mixup at hidden:2 / vanilla": ("mixup at hidden:2", "vanilla", None),
+        "label_smoothing / vanilla": ("label_smoothing", "vanilla", None),
+        "infogain / vanilla": ("infogain", "vanilla", None),
+        "mcel / vanilla": ("mcel", "vanilla", None),
+        "sg_mcel / vanilla": ("sg_mcel", "vanilla", None),
+        "gmcel / vanilla": ("gmcel", "vanilla", None),
+    }
+
+    def __init__(self, args: TrainingArguments) -> None:
+        config = BertConfig(
+            hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024, num_labels=CLASSES
+        )
+        model = BertForSequenceClassification(config)
+        super().__init__(model, torch.optim.AdamW(model.parameters(), lr=1e-5), args)
+        batch = batch_of(BATCH, args.device)
+        self.add(["stock"], None, batch)
+        self.add(["vanilla"], get_method("vanilla"), batch)
+        self.add(["vanilla on 2B"], get_method("vanilla"), batch_of(2 * BATCH, args.device))
+        for name in ("label_smoothing", "mixup", "logitmix"):
+            self.add([name], get_method(name), batch)
+        for name in ("mcel", "sg_mcel", "gmcel"):
+            similarity = (1 - torch.eye(CLASSES)) / (CLASSES - 1)
+            self.add([name], get_method(name, class_similarity=similarity), batch)
+        self.add(["infogain"], get_method("infogain", class_counts=[1] * CLASSES), batch)
+        self.add(["mixup at hidden:2"], get_method("mixup", level="hidden:2"), batch)
+        self.add(["lamix, clean batch", "lamix, mixed batch"], get_method("lamix"), batch)
+
+
+class ImageSteps(Steps):
+    what = f"CIFAR's ResNet-20, batch {IMAGES}, 32 x 32 x 1"
+    ratios: ClassVar = {
+        f"{name} / vanilla": (name, "vanilla", None)
+        for name in (
+            *("mixup", "cutmix", "puzzlemix", "logitmix_m", "logitmix_c", "logitmix_p"),
+            *("lamix, mixed batch", "lamix, clean batch", "mixup at hidden:2", "mcel"),
+        )
+    }
+
+    def __init__(self, args: TrainingArguments) -> None:
+        from hf_logitmix.vision import create_model
+
+        model = create_model("timm/small_resnet20", 10, channels=1)
+        super().__init__(model, torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, nesterov=True), args)
+        pixels, labels = torch.randn(IMAGES, 1, 32, 32, device=args.device), torch.arange(IMAGES) % 10
+        batch = {"pixel_values": pixels, "labels": labels.to(args.device)}
+        for name in ("vanilla", "mixup", "cutmix", "puzzlemix", "logitmix_m", "logitmix_c", "logitmix_p"):
+            self.add([name], get_method(name), batch)
+        self.add(["mcel"], get_method("mcel", class_similarity=(1 - torch.eye(10)) / 9), batch)
+        self.add(["mixup at hidden:2"], get_method("mixup", level="hidden:2"), batch)
+        self.add(["lamix, clean batch", "lamix, mixed batch"], get_method("lamix"), batch)
 
 
 def _wait() -> None:
@@ -105,36 +156,41 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def measure(rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
+def measure(steps: Steps, rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
     """Seconds of each kind of step, a list with one entry a round."""
     rng = random.Random(0)
     times: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        steps = Steps(folder)
-        names = list(steps.trainers)
-        for number in tqdm(range(warm_up + rounds), desc="rounds"):
-            rng.shuffle(names)
-            for name in names:
-                seconds = steps.seconds(name)
-                if number >= warm_up:
-                    times.setdefault(name, []).append(seconds)
+    names = list(steps.trainers)
+    for number in tqdm(range(warm_up + rounds), desc="rounds"):
+        rng.shuffle(names)
+        for name in names:
+            seconds = steps.seconds(name, number)
+            if number >= warm_up:
+                times.setdefault(name, []).append(seconds)
     return times
 
 
 def main() -> int:
     """Run the command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", action="store_true", help="steps on images instead of text")
     parser.add_argument("--rounds", type=int, default=30, help="rounds that count, at least 20 for a record")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--output", type=Path, help="default: step_cost.json or image_step_cost.json beside this file")
     options = parser.parse_args()
-    times = measure(options.rounds)
+    default = "image_step_cost.json" if options.images else "step_cost.json"
+    output = options.output or Path(__file__).with_name(default)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        args = TrainingArguments(folder, report_to="none", disable_tqdm=True)
+        steps = ImageSteps(args) if options.images else TextSteps(args)
+        times = measure(steps, options.rounds)
     ratios = {}
-    for name, (above, below, goal) in RATIOS.items():
+    for name, (above, below, goal) in steps.ratios.items():
         each = sorted(a / b for a, b in zip(times[above], times[below], strict=True))
         low, _, high = statistics.quantiles(each, n=4)
         ratios[name] = {"median": statistics.median(each), "quartiles": [low, high], "goal": goal}
     record = {
-        "what": f"BERT 4x256, batch {BATCH}, length {LENGTH}, {options.rounds} rounds in random order, medians",
+        "what": f"{steps.what}, {options.rounds} rounds in random order, medians",
         "ratios": ratios,
         "median_seconds": {name: statistics.median(values) for name, values in times.items()},
         "device": torch.cuda.get_device_name()
@@ -147,11 +203,11 @@ def main() -> int:
             "python": platform.python_version(),
         },
     }
-    options.output.write_text(json.dumps(record, indent=2) + "\n")
+    output.write_text(json.dumps(record, indent=2) + "\n")
     for name, ratio in ratios.items():
         goal = "" if ratio["goal"] is None else f"   goal <= {ratio['goal']}"
         print(f"{name:<32}{ratio['median']:.3f}  [{ratio['quartiles'][0]:.3f}, {ratio['quartiles'][1]:.3f}]{goal}")
-    print(f"written to {options.output}")
+    print(f"written to {output}")
     return 0
 
 

@@ -24,6 +24,12 @@ class MixTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Where to mix: embedding (of images: pixels), hidden:k, pooled or manifold."}
     )
     per_example: bool | None = field(default=None, metadata={"help": "Draw one lam for each example, not each batch."})
+    prob: float | None = field(default=None, metadata={"help": "CutMix: share of the batches that are cut."})
+    block_num: int | None = field(default=None, metadata={"help": "PuzzleMix: blocks along a side."})
+    n_labels: int | None = field(default=None, metadata={"help": "PuzzleMix: levels of a block (3)."})
+    neigh_size: int | None = field(default=None, metadata={"help": "PuzzleMix: pixels of a cell of the data term (4)."})
+    transport: bool | None = field(default=None, metadata={"help": "PuzzleMix: move salient blocks."})
+    t_size: int | None = field(default=None, metadata={"help": "PuzzleMix: blocks along a side that are moved."})
     mix_fraction: float | None = field(default=None, metadata={"help": "Share of the batch that LogitMix mixes."})
     weights: list[float] | None = field(
         default=None, metadata={"help": "Weights of LogitMix's terms: mix cls sim, as three numbers."}

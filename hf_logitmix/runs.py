@@ -207,7 +207,7 @@ def checkpoint_to_resume(args: MixTrainingArguments) -> str | None:
     """
     output = str(args.output_dir)
     asked, last = args.resume_from_checkpoint, last_complete_checkpoint(output)
-    if asked is None and args.do_train and (last is not None or (Path(output) / "all_results.json").exists()):
+    if asked is None and (last is not None or (Path(output) / "all_results.json").exists()):
         resume = f"--resume_from_checkpoint {last} to go on, or " if last else ""
         raise ValueError(f"output_dir={output!r} holds a run already: pass {resume}another --output_dir.")
     if asked is not None and asked.lower() in ("true", "last"):
@@ -286,13 +286,16 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
 
 
 def _training_settings(args: MixTrainingArguments) -> dict[str, Any]:
+    schedule = {
+        "warmup_steps": args.warmup_steps,
+        "lr_scheduler_type": str(SchedulerType(args.lr_scheduler_type).value),
+    }
     return {
         "learning_rate": args.learning_rate,
         "num_train_epochs": args.num_train_epochs,
         "max_steps": args.max_steps,
         "batch_size": args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
-        "warmup_steps": args.warmup_steps,
-        "lr_scheduler_type": str(SchedulerType(args.lr_scheduler_type).value),
+        **({} if getattr(args, "sched", None) else schedule),  # or a schedule of timm, which the script names
         "weight_decay": args.weight_decay,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
     }

@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel
 import glue_runs
 from glue_runs import run_glue, sweep
 from glue_runs.demo import train_tokenizer
+from hf_logitmix.runs import exit_with
 
 SCRIPTS = Path(glue_runs.__file__).parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
@@ -76,7 +77,7 @@ def test_a_problem_of_the_users_is_one_sentence_without_a_traceback(start, tmp_p
     argv[argv.index(missing) + 1] = str(tmp_path / "absent")
     monkeypatch.setattr(sys, "argv", ["run_glue.py", *argv])
     with pytest.raises(SystemExit) as left:
-        run_glue.entry()
+        exit_with(run_glue.main, "run_glue")
     assert left.value.code.startswith("run_glue: ")
     assert "absent" in left.value.code
 

@@ -155,7 +155,7 @@ def _timm_model(
     network: Any = timm.create_model(name, pretrained=pretrained, num_classes=labels["num_labels"], **model_args)
     cfg = network.pretrained_cfg
     own = {key: cfg[key] for key in _KEPT if key in cfg}
-    own |= {key: _of_channels(values or cfg[key], channels) for key, values in statistics.items()}
+    own |= {key: of_channels(values or cfg[key], channels) for key, values in statistics.items()}
     own["input_size"] = [channels, *cfg["input_size"][1:]]
     if image_size is not None:
         own |= {"input_size": [channels, image_size, image_size], "crop_pct": 1.0}
@@ -168,7 +168,7 @@ def _timm_model(
     return model
 
 
-def _of_channels(values: Sequence[float], channels: int) -> list[float]:
+def of_channels(values: Sequence[float], channels: int) -> list[float]:
     """A mean or deviation of each channel; where there is another number of them, the average for each."""
     return list(values) if len(values) == channels else [sum(values) / len(values)] * channels
 

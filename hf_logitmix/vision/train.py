@@ -30,7 +30,7 @@ from hf_logitmix.runs import (
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
-from hf_logitmix.vision.models import create_model, input_config
+from hf_logitmix.vision.models import create_model, input_config, of_channels
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 DEMO_METHODS = ("vanilla", "cutmix", "logitmix_c")
@@ -79,6 +79,9 @@ class ImageArguments:
     )
     pretrained: bool = field(default=False, metadata={"help": "Start from the weights that timm has on the Hub."})
     image_size: int | None = field(default=None, metadata={"help": "Side of the images; None is the dataset's own."})
+    channels: int | None = field(
+        default=None, metadata={"help": "1 makes images grey, 3 makes them RGB; None is the dataset's own."}
+    )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on N images, drawn with --subset_seed, with each class's share kept."}
     )
@@ -126,6 +129,8 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         what ``all_results.json`` holds, or None if the run was interrupted and saved.
     """
     size, count = images.image_size or data.image_size, len(data.label_names)
+    channels = images.channels or data.channels
+    mean, std = of_channels(data.mean, channels), of_channels(data.std, channels)
     train = _part(data.train, "max_train_samples", images)
     test = _part(data.test, "max_eval_samples", images)
     noise = f"{images.label_noise:g} {images.label_noise_kind}" if images.label_noise and args.do_train else None
@@ -134,17 +139,17 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
     if size <= SMALL and not (args.scale or args.ratio or args.no_aug) and args.padding is None:
         args.padding = size // 8
     if not args.do_train:
-        _check_head(images, count)
+        _check_head(images, data)
     from_scratch = str(images.model).startswith("timm/") and not images.pretrained
     set_seed(args.seed)
     model = create_model(
         str(images.model),
         count,
         label_names=data.label_names,
-        channels=data.channels,
+        channels=channels,
         image_size=size,
-        mean=data.mean if from_scratch else None,
-        std=data.std if from_scratch else None,
+        mean=mean if from_scratch else None,
+        std=std if from_scratch else None,
         pretrained=images.pretrained,
         trust_remote_code=images.trust_remote_code,
     )
@@ -156,8 +161,8 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         eval_dataset=test if args.do_eval else None,
         compute_metrics=lambda prediction: scores(*_arrays(prediction)),
         image_size=size,
-        mean=None if tells else data.mean,
-        std=None if tells else data.std,
+        mean=None if tells else mean,
+        std=None if tells else std,
     )
     found = Run(
         trainer,
@@ -228,14 +233,20 @@ def _part(data: ImageSet, limit: str, images: ImageArguments) -> ImageSet:
         raise ValueError(f"{limit}: {error}") from error
 
 
-def _check_head(images: ImageArguments, count: int) -> None:
-    """Refuse to evaluate a saved model of other classes, whose new head knows nothing."""
+def _check_head(images: ImageArguments, data: ImageData) -> None:
+    """Refuse to evaluate a saved model of other classes (its new head knows nothing), or in another order."""
     name = str(images.model)
     if name.startswith("timm/"):
         return
-    own = AutoConfig.from_pretrained(name, trust_remote_code=images.trust_remote_code).num_labels
+    config = AutoConfig.from_pretrained(name, trust_remote_code=images.trust_remote_code)
+    own, count = config.num_labels, len(data.label_names)
     if own != count:
         raise ValueError(f"model {public_name(name)} has {own} classes and {images.dataset} {count}: train it first.")
+    names = [config.id2label[number] for number in range(own)]
+    if names != list(data.label_names) and set(names) == set(data.label_names):
+        raise ValueError(
+            f"model {public_name(name)} has the classes of {images.dataset} in another order: train it first."
+        )
 
 
 def _logits(predictions: Any) -> np.ndarray:
