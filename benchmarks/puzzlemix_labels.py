@@ -28,7 +28,7 @@ from tqdm import tqdm
 from hf_logitmix import __version__
 from hf_logitmix.mixing.puzzlemix import Energy, find_levels, label_energy, normalised_saliency
 from hf_logitmix.plan import sample_plan
-from hf_logitmix.vision.data import draw_shapes
+from hf_logitmix.vision.shapes import draw_shapes
 
 BATCH, SIZE = 100, 32
 KINDS = [(grid, levels) for levels in (2, 3, 4) for grid in (2, 4, 8, 16)]

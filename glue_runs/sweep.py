@@ -60,6 +60,8 @@ def commands(config: dict[str, Any], extra: list[str]) -> list[tuple[Path, list[
     for seed, task, method in itertools.product(config["seeds"], config[kind], config["methods"]):
         folder = Path(config["output_dir"]) / f"{Path(task).name}-{method}-{seed}"
         chosen = [task, "--method", method, "--seed", str(seed), "--output_dir", str(folder)]
+        if folder in dict(runs):
+            raise ValueError(f"{kind}: two runs would share the folder {folder}: give them other names.")
         runs.append((folder, [sys.executable, *_SCRIPTS[kind], *chosen, *fixed, *extra]))
     return runs
 

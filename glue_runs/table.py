@@ -105,7 +105,7 @@ def _place(name: str, order: Iterable[str]) -> int:
 
 def spread(runs: Sequence[dict[str, Any]], key: str, digits: int = 3) -> str:
     """Mean of a value, and its sample standard deviation where there is more than one run; empty if it is missing."""
-    values = [run[key] for run in runs if key in run]
+    values = [run[key] for run in runs if run.get(key) is not None]
     if len(values) < len(runs):
         return ""
     mean = f"{statistics.fmean(values):.{digits}f}"

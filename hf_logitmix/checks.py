@@ -148,7 +148,7 @@ def check_labels(labels: np.ndarray, num_labels: int, problem_type: str, name: s
 
 def label_column(data: Any) -> np.ndarray | None:
     """The labels of a `datasets.Dataset`, of a list of dicts or of an `ImageSet`; None where they must be computed."""
-    if isinstance(getattr(data, "labels", None), np.ndarray):
+    if getattr(data, "knows_labels", False):
         return _numbers(data.labels)
     for name in ("labels", "label"):
         if isinstance(data, datasets.Dataset) and name in data.column_names:

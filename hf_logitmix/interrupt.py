@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ class SaveOnInterrupt(TrainerCallback):
         self.stopped = False
         self.first_step = 0
         self._asked = False
+        self._process = os.getpid()
         self._previous: Any = None
 
     def __enter__(self) -> SaveOnInterrupt:
@@ -64,6 +66,8 @@ class SaveOnInterrupt(TrainerCallback):
             self._previous = None
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a dataloader worker, which got a copy of this
+            return
         self._asked = True
         print("\nCtrl-C: finishing this step, then saving a checkpoint. Once more stops at once.", file=sys.stderr)
         self._restore()

@@ -205,6 +205,12 @@ def test_a_sweep_over_datasets_trains_images(tmp_path):
         sweep.read_config(config(tmp_path, **{**changes, "tasks": ["cola"]}))
 
 
+def test_runs_that_would_share_a_folder_are_refused(tmp_path):
+    changes = {"tasks": "dropped", "datasets": ["a/mnist", "b/mnist"], "methods": ["cutmix"], "seeds": [3]}
+    with pytest.raises(ValueError, match=r"two runs would share the folder .*mnist-cutmix-3"):
+        sweep.commands(sweep.read_config(config(tmp_path, **changes)), [])
+
+
 def pretend(monkeypatch, **statuses):
     """Runs that end with a status and, where it is 0, leave a record: (folder, options) of those that are called."""
     called = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from pathlib import Path
+from typing import ClassVar
 
 import datasets
 import numpy as np
@@ -18,12 +19,17 @@ from test_trainer import Ordered, arguments, weights
 from timm.models import group_parameters
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import Subset
+from torchvision.datasets import VisionDataset
 from transformers import (
     AutoModelForImageClassification,
     TimmWrapperConfig,
     TimmWrapperForImageClassification,
     TrainerCallback,
     TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
 )
 
 from hf_logitmix import METHODS, MixTrainingArguments, get_method
@@ -547,3 +553,66 @@ def test_columns_that_are_not_clear_are_refused():
         as_image_set(
             datasets.Dataset.from_dict({"image": picture, "label": ["cat"]}).cast_column("image", datasets.Image())
         )
+
+
+# ---- what else may hold images ---------------------------------------------------------------------------------------
+
+
+class Squares(VisionDataset):
+    """As a dataset of torchvision: (PIL image, class), with the classes in ``targets``."""
+
+    targets: ClassVar = [0, 1, 2, 0]
+
+    def __getitem__(self, index):
+        image, target = Image.new("RGB", (8, 8), (60 * index,) * 3), self.targets[index]
+        return image if self.transform is None else self.transform(image), target
+
+    def __len__(self):
+        return 4
+
+
+def test_datasets_of_torchvision_and_parts_of_them_become_images():
+    whole = as_image_set(Squares())
+    assert whole.labels.tolist() == [0, 1, 2, 0]
+    assert whole.transform is None
+    assert whole.images[2].getpixel((0, 0)) == (120, 120, 120)
+    part = as_image_set(Subset(Squares(), [3, 1]))
+    assert part.labels.tolist() == [0, 1]
+    assert part.images[0].getpixel((0, 0)) == (180, 180, 180)
+    ready = as_image_set(Squares(transform=lambda image: torch.full((3, 8, 8), image.getpixel((0, 0))[0] / 255)))
+    assert torch.equal(ready[1]["pixel_values"], torch.full((3, 8, 8), 60 / 255))
+    with pytest.raises(ValueError, match=r"Squares does not tell its targets: pass ImageSet"):
+        as_image_set(Squares(target_transform=lambda target: target + 1))
+
+
+def test_a_stream_of_images_is_refused():
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    stream = datasets.Dataset.from_dict({"image": [Image.new("L", (8, 8))], "label": [0]}, features=features)
+    with pytest.raises(ValueError, match="a stream of images cannot be read by number"):
+        as_image_set(stream.to_iterable_dataset())
+
+
+def test_training_images_are_evaluated_without_augmentation(tmp_path):
+    data = Squares()
+    options = {"image_size": 8, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    trainer = ImageMixTrainer(timm_model(), image_arguments(tmp_path), train_dataset=data, method="vanilla", **options)
+    rows = [trainer.get_test_dataloader(part).dataset[2]["pixel_values"] for part in (trainer.train_dataset, data)]
+    assert torch.equal(rows[0], torch.full((3, 8, 8), 120 / 255))
+    assert torch.equal(rows[1], rows[0])
+
+
+def test_an_image_processor_tells_the_statistics(tmp_path):
+    config = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=8, patch_size=4
+    )
+    config.num_labels = 3
+    processor = ViTImageProcessor(image_mean=[0.1] * 3, image_std=[0.3] * 3, size={"height": 8, "width": 8})
+    trainer = ImageMixTrainer(
+        ViTForImageClassification(config),
+        image_arguments(tmp_path),
+        train_dataset=Squares(),
+        method="vanilla",
+        processing_class=processor,
+    )
+    read = trainer.get_test_dataloader(Squares()).dataset[2]["pixel_values"]
+    torch.testing.assert_close(read, torch.full((3, 8, 8), (120 / 255 - 0.1) / 0.3))

@@ -266,11 +266,13 @@ def test_weights_are_those_that_timm_draws():
 def test_input_config_of_timm():
     model = create_model("timm/small_lenet", 3)
     half = (0.5, 0.5, 0.5)
-    assert input_config(model) == InputConfig(3, 32, half, half, "bilinear")
+    assert input_config(model) == InputConfig(3, 32, half, half, "bilinear", 1.0)
     assert input_config(create_model("timm/small_lenet", 3, image_size=64)).image_size == 64
     assert input_config(timm.create_model("small_lenet", in_chans=1)).channels == 1
     resnet = input_config(create_model("timm/resnet10t", 3, channels=2))
     assert resnet.mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,) * 2)
+    assert resnet.crop_pct == timm.create_model("resnet10t").pretrained_cfg["crop_pct"] < 1
+    assert input_config(create_model("timm/resnet10t", 3, image_size=64)).crop_pct == 1
     assert input_config(nn.Linear(1, 1)) == InputConfig()
 
 
@@ -301,7 +303,7 @@ def test_refusals():
         create_model("timm/zzzzzz", 3)
     with pytest.raises(ValueError, match=r"2 label_names for num_labels=3: pass one name a class"):
         create_model("timm/small_lenet", 3, label_names=["a", "b"])
-    with pytest.raises(RuntimeError, match=r"No pretrained weights exist for small_lenet"):
+    with pytest.raises(ValueError, match=r"pretrained=True: timm has no weights of small_lenet: leave it out"):
         create_model("timm/small_lenet", 3, pretrained=True)
     with pytest.raises(ValueError, match=r"global_pool='max' is unknown to SmallNet: leave it out"):
         timm.create_model("small_lenet").reset_classifier(3, "max")

@@ -16,8 +16,9 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from hf_logitmix.vision import data
-from hf_logitmix.vision.data import HUB, draw_shapes, load_images, subset, with_label_noise
+from hf_logitmix.vision.data import HUB, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
+from hf_logitmix.vision.shapes import draw_shapes
 
 IDX = {(part, kind): f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")}
 

@@ -25,13 +25,15 @@ from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from test_similarity import means_by_sklearn, rows_to_one, unnormalised
 from test_trainer import arguments
 from test_vision_data import IDX, idx_bytes
-from transformers import AutoModelForImageClassification, ViTForImageClassification
+from transformers import AutoModelForImageClassification, ViTForImageClassification, ViTImageProcessor
 
 import hf_logitmix.vision.train as script
 from hf_logitmix import METHODS, MixTrainer, get_method
 from hf_logitmix.temperature import cross_fit
-from hf_logitmix.vision.data import SHAPE_NAMES, ImageData, draw_shapes, load_images
+from hf_logitmix.vision.data import ImageData, load_images
 from hf_logitmix.vision.images import ImageSet
+from hf_logitmix.vision.models import create_model, input_config
+from hf_logitmix.vision.shapes import SHAPE_NAMES, draw_shapes
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 COMMAND = ["-m", "hf_logitmix.vision.train"]
@@ -588,3 +590,36 @@ def test_the_demo_prints_the_figures_of_three_runs(tmp_path, monkeypatch, capsys
         logits, labels = logits_of(tmp_path / "demo" / method)
         assert found["eval_accuracy"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
     assert imread(tmp_path / "demo" / "reliability.png").std() > 0.05
+
+
+def test_a_model_of_transformers_keeps_its_precision_and_its_image_processor(three, tmp_path):
+    """Weights in half precision are trained in float32, and what a run leaves tells how to read images."""
+    model, source = tiny_vit(3), tmp_path / "vit"
+    model.to(torch.bfloat16).save_pretrained(source)
+    size = model.config.image_size
+    ViTImageProcessor(image_mean=[0.1] * 3, image_std=[0.3] * 3, size={"height": size, "width": size}).save_pretrained(
+        source
+    )
+    more = ["--model", str(source), "--image_size", str(size), "--method", "vanilla", "--learning_rate", "1e-3"]
+    trained = run(three, tmp_path / "out", *more)
+    assert {value.dtype for value in weights_of(tmp_path / "out").values()} == {torch.float32}
+    again = ["--model", str(tmp_path / "out"), "--image_size", str(size), "--no_do_train"]
+    assert input_config(create_model(str(tmp_path / "out"), 3)).mean == (0.1, 0.1, 0.1)
+    assert run(three, tmp_path / "again", *again)["eval_nll"] == pytest.approx(trained["eval_nll"], abs=1e-6)
+
+
+def test_a_new_head_is_not_evaluated_and_one_class_is_none(three, tmp_path):
+    with pytest.raises(ValueError, match=r"model timm/small_resnet8 has a new head, which knows nothing"):
+        script.main(argv(three, tmp_path / "out", "--no_do_train"))
+    one = write_pictures(tmp_path / "one", 1, 2, 2, 16)
+    with pytest.raises(ValueError, match=r"dataset one, local files has 1 class: pass one with at least two"):
+        script.main(argv(one, tmp_path / "out"))
+
+
+def test_optimizers_and_schedules_of_transformers_take_the_place_of_timms():
+    args = script.ImageRunArguments("out", optim="adamw_torch", warmup_steps=5, use_cpu=True)
+    assert (args.opt, args.sched) == (None, None)
+    assert (script.ImageRunArguments("out", use_cpu=True).opt, script.ImageRunArguments("out").sched) == (
+        "sgd",
+        "cosine",
+    )

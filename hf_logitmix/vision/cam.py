@@ -157,9 +157,8 @@ def look_at(model: nn.Module, images: Sequence[Image.Image], data: ImageData) ->
             "pass the dataset that it was trained on."
         )
     size, none, one = wanted.image_size or data.image_size, (0.0,) * data.channels, (1.0,) * data.channels
-    view = image_transform(
-        size, none, one, is_training=False, interpolation=wanted.interpolation or "bilinear", crop_pct=1.0
-    )
+    filter_, crop_pct = wanted.interpolation or "bilinear", wanted.crop_pct or 1.0
+    view = image_transform(size, none, one, is_training=False, interpolation=filter_, crop_pct=crop_pct)
     views = torch.stack([view(image) for image in images])
     statistics = (wanted.mean or data.mean, wanted.std or data.std)
     mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in statistics)

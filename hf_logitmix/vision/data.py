@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +17,9 @@ from torchvision.datasets import ImageFolder
 
 from hf_logitmix.digest import digest
 from hf_logitmix.noise import noisy_labels
+from hf_logitmix.vision.idx import read_idx
 from hf_logitmix.vision.images import ImageSet, ReadWhenAsked
+from hf_logitmix.vision.shapes import SHAPE_NAMES, draw_shapes
 
 Numbers = tuple[float, ...]
 
@@ -98,10 +97,6 @@ FOLDER_LAYOUT = "train/CLASS/*.png and, for test, test/, val/ or validation/CLAS
 FASHION_NAMES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
-SHAPE_NAMES = (
-    *("disc", "ring", "square", "frame", "triangle"),
-    *("cross", "crescent", "bar", "stripes", "checkers"),
 )
 
 _TEST_SPLITS = ("test", "validation", "valid", "val")
@@ -415,36 +410,6 @@ def _from_idx(folder: Path, name: str) -> ImageData:
     return ImageData(name, train, test, names, _side(max(pixels.shape[1:])), 1, mean, std)
 
 
-def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The bytes in an idx file, gzipped or not: http://yann.lecun.com/exdb/mnist describes the format.
-
-    Args:
-        path: of the file.
-        dimensions: 3 for images, 1 for labels.
-
-    Raises:
-        ValueError: for a file that is truncated, damaged or of another kind.
-    """
-    content = path.read_bytes()
-    try:
-        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path.name} is truncated or damaged ({error}): get it again.") from error
-    magic, start = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
-    if len(content) < start or content[:4] != magic:
-        raise ValueError(
-            f"{path.name} starts with the bytes {content[:4].hex(' ') or 'of no file'} instead of {magic.hex(' ')}, or "
-            f"ends in its header: it is no idx file of {dimensions} dimensions, so get it again."
-        )
-    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
-    if len(content) != start + math.prod(shape):
-        raise ValueError(
-            f"{path.name} is truncated or damaged: it holds {len(content) - start} bytes of data, and "
-            f"{math.prod(shape)} by its header; get it again."
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # a copy may be written to
-
-
 # ---- made-up images ------------------------------------------------------------------------------------------------
 
 
@@ -453,54 +418,3 @@ def _synthetic() -> ImageData:
     mean, std = _moments_of_array(pixels)
     name = "synthetic shapes (made up by hf_logitmix)"
     return ImageData(name, _of_array(pixels, labels), _of_array(*test), SHAPE_NAMES, 32, 3, mean, std)
-
-
-def draw_shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw shapes of random colour, place, size and tilt, with three smaller ones in the way and heavy noise.
-
-    Args:
-        count: number of images; each of the ten classes has a tenth of them.
-        seed: the same seed gives the same images.
-
-    Returns:
-        UIntArray[count, 32, 32, 3] and IntArray[count], classes as in `SHAPE_NAMES`.
-    """
-    generator = np.random.default_rng(seed)
-    labels = generator.permutation(np.arange(count) % len(SHAPE_NAMES))
-    background = generator.uniform(0.2, 0.6, (count, 1, 1, 3))
-    slope = generator.normal(0, 0.06, (count, 2, 1, 1, 3))
-    across, down = np.meshgrid(np.linspace(-1, 1, 32), np.linspace(-1, 1, 32))
-    canvas = background + slope[:, 0] * across[..., None] + slope[:, 1] * down[..., None]
-
-    def paint(classes: np.ndarray, size: tuple[float, float], reach: float, tilt: float) -> None:
-        x, y = generator.uniform(-reach, reach, (2, count, 1, 1))
-        radius, angle = generator.uniform(*size, (count, 1, 1)), generator.uniform(-tilt, tilt, (count, 1, 1))
-        u = ((across - x) * np.cos(angle) + (down - y) * np.sin(angle)) / radius
-        v = ((down - y) * np.cos(angle) - (across - x) * np.sin(angle)) / radius
-        tint = generator.normal(0, 0.12, (count, 1, 1, 3))
-        colour = background + generator.uniform(0.1, 0.4, (count, 1, 1, 1)) + tint
-        inside = np.choose(classes[:, None, None], _shapes(u, v))
-        np.copyto(canvas, colour, where=inside[..., None])
-
-    paint(labels, size=(0.5, 0.75), reach=0.25, tilt=0.4)
-    for _ in range(3):
-        paint(generator.integers(0, len(SHAPE_NAMES), count), size=(0.1, 0.25), reach=0.95, tilt=math.pi)
-    canvas += generator.normal(0, 0.15, canvas.shape)
-    return np.rint(canvas.clip(0, 1) * 255).astype(np.uint8), labels
-
-
-def _shapes(u: np.ndarray, v: np.ndarray) -> list[np.ndarray]:
-    """Where each of `SHAPE_NAMES` is, in coordinates that reach from -1 to 1 inside it."""
-    radius, edge = np.hypot(u, v), np.maximum(abs(u), abs(v))
-    return [
-        radius < 0.85,
-        (radius > 0.55) & (radius < 1),
-        edge < 0.75,
-        (edge > 0.5) & (edge < 0.85),
-        (v < 0.7) & (v > 2 * abs(u) - 1),
-        (np.minimum(abs(u), abs(v)) < 0.28) & (edge < 0.95),
-        (radius < 0.95) & (np.hypot(u - 0.45, v) > 0.7),
-        (abs(v) < 0.35) & (abs(u) < 1),
-        (radius < 1) & (np.sin(7 * v) > 0),
-        (radius < 1) & (np.sin(6 * u) * np.sin(6 * v) > 0),
-    ]

@@ -16,7 +16,7 @@ Transform = Callable[[Any], Any]
 
 
 class ImageSet(Dataset):
-    """Images with labels; an image is transformed when it is read.
+    """Images with labels; an image is transformed when it is read, the labels are known before.
 
     Args:
         images: a sequence that gives PIL images by their number.
@@ -28,6 +28,8 @@ class ImageSet(Dataset):
     Raises:
         ValueError: for another number of labels than images.
     """
+
+    knows_labels = True
 
     def __init__(
         self, images: Sequence[Any], labels: Any, transform: Transform | None = None, fingerprint: str = ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from PIL.Image import Resampling
 from torch import nn
 from transformers import (
@@ -36,6 +37,7 @@ class InputConfig:
         mean: of each channel, which is subtracted.
         std: of each channel, by which it is divided then.
         interpolation: how to resize, such as "bicubic".
+        crop_pct: share of a side that is kept of an image to be classified.
     """
 
     channels: int | None = None
@@ -43,6 +45,7 @@ class InputConfig:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     interpolation: str | None = None
+    crop_pct: float | None = None
 
 
 def create_model(
@@ -90,7 +93,7 @@ def create_model(
     if label_names is None and saved.num_labels == num_labels:
         labels = {}  # the names that it has
     model = AutoModelForImageClassification.from_pretrained(
-        name, ignore_mismatched_sizes=True, trust_remote_code=trust_remote_code, **labels
+        name, dtype=torch.float32, ignore_mismatched_sizes=True, trust_remote_code=trust_remote_code, **labels
     )
     wanted = input_config(model)
     if wanted.channels not in (None, channels):
@@ -105,10 +108,12 @@ def create_model(
     return model
 
 
-def input_config(model: nn.Module) -> InputConfig:
+def input_config(model: nn.Module, processor: Any = None) -> InputConfig:
     """The images that a model wants: from timm's configuration, or from its own and its image processor's.
 
-    An image processor is looked for in the folder or the cache that the model came from; nothing is downloaded.
+    Args:
+        model: an image classifier.
+        processor: its image processor; None looks for one with `image_processor`.
     """
     config: Any = getattr(model, "config", None)
     network: Any = getattr(model, "timm_model", model)
@@ -121,8 +126,9 @@ def input_config(model: nn.Module) -> InputConfig:
             mean=_numbers(timms.get("mean")),
             std=_numbers(timms.get("std")),
             interpolation=timms.get("interpolation"),
+            crop_pct=timms.get("crop_pct"),
         )
-    processor = _processor(getattr(config, "_name_or_path", ""))
+    processor = processor or image_processor(getattr(config, "_name_or_path", ""))
     crop = getattr(processor, "do_center_crop", None) and getattr(processor, "crop_size", None)
     own_size = getattr(config, "image_size", None)
     return InputConfig(
@@ -152,12 +158,17 @@ def _timm_model(
     registered = timm.models.get_pretrained_cfg(name)
     if image_size is not None and registered is not None and registered.fixed_input_size:
         model_args["img_size"] = image_size
-    network: Any = timm.create_model(name, pretrained=pretrained, num_classes=labels["num_labels"], **model_args)
+    try:
+        network: Any = timm.create_model(name, pretrained=pretrained, num_classes=labels["num_labels"], **model_args)
+    except RuntimeError as error:
+        if not pretrained:
+            raise
+        raise ValueError(f"pretrained=True: timm has no weights of {name}: leave it out.") from error
     cfg = network.pretrained_cfg
     own = {key: cfg[key] for key in _KEPT if key in cfg}
     own |= {key: of_channels(values or cfg[key], channels) for key, values in statistics.items()}
     own["input_size"] = [channels, *cfg["input_size"][1:]]
-    if image_size is not None:
+    if image_size is not None and (not pretrained or image_size != cfg["input_size"][-1]):
         own |= {"input_size": [channels, image_size, image_size], "crop_pct": 1.0}
     config: Any = TimmWrapperConfig(architecture=architecture, model_args=model_args, **labels)
     config.pretrained_cfg = own
@@ -178,12 +189,12 @@ def _size_is_fixed(model: PreTrainedModel) -> bool:
     return bool(cfg.get("fixed_input_size")) if cfg else hasattr(model.config, "image_size")
 
 
-def _processor(name: str) -> Any:
-    """The image processor beside a model's weights, or None where there is none."""
+def image_processor(name: str) -> Any:
+    """The image processor beside a model's weights, in its folder or the cache, or None; nothing is downloaded."""
     if not name:
         return None
     try:
-        return AutoImageProcessor.from_pretrained(name, local_files_only=True)
+        return AutoImageProcessor.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):
         return None
 

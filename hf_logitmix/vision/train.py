@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
+import torchvision
 from transformers import AutoConfig, HfArgumentParser, set_seed
 
 from hf_logitmix import METHODS, MixTrainingArguments
+from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.models import public_name
 from hf_logitmix.runs import (
+    N_BINS,
     Run,
     RunMixin,
     calibration,
@@ -30,7 +34,7 @@ from hf_logitmix.runs import (
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
-from hf_logitmix.vision.models import create_model, input_config, of_channels
+from hf_logitmix.vision.models import create_model, image_processor, input_config, of_channels
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 DEMO_METHODS = ("vanilla", "cutmix", "logitmix_c")
@@ -51,13 +55,24 @@ class ImageRunArguments(ImageMixTrainingArguments):
         default=1e-4, metadata={"help": "Weight decay, not of biases and normalisation layers."}
     )
     num_train_epochs: float = field(default=200, metadata={"help": "Epochs."})
-    opt: str | None = field(default="sgd", metadata={"help": "timm's optimizer; sgd has Nesterov's momentum."})
-    sched: str | None = field(default="cosine", metadata={"help": "timm's schedule: cosine, step or multistep."})
+    opt: str | None = field(
+        default="sgd", metadata={"help": "timm's optimizer, sgd with Nesterov's momentum, or --optim."}
+    )
+    sched: str | None = field(
+        default="cosine", metadata={"help": "timm's cosine, step or multistep, or --lr_scheduler_type."}
+    )
     logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
     dataloader_pin_memory: bool = field(
         default=torch.cuda.is_available(), metadata={"help": "Pin host memory for copies to the GPU."}
     )
     report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
+
+    def __post_init__(self) -> None:
+        if self.is_set("optim"):
+            self.opt = None
+        if self.is_set("lr_scheduler_type") or self.is_set("warmup_steps"):
+            self.sched = None
+        super().__post_init__()
 
 
 @dataclass
@@ -129,6 +144,8 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         what ``all_results.json`` holds, or None if the run was interrupted and saved.
     """
     size, count = images.image_size or data.image_size, len(data.label_names)
+    if count < 2:
+        raise ValueError(f"dataset {data.name} has {count} class: pass one with at least two.")
     channels = images.channels or data.channels
     mean, std = of_channels(data.mean, channels), of_channels(data.std, channels)
     train = _part(data.train, "max_train_samples", images)
@@ -153,13 +170,15 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         pretrained=images.pretrained,
         trust_remote_code=images.trust_remote_code,
     )
-    tells = input_config(model).mean is not None
+    processor = None if str(images.model).startswith("timm/") else image_processor(str(images.model))
+    tells = input_config(model, processor).mean is not None
     trainer = ImageRunTrainer(
         model,
         args,
+        processing_class=processor,
         train_dataset=train if args.do_train else None,
         eval_dataset=test if args.do_eval else None,
-        compute_metrics=lambda prediction: scores(*_arrays(prediction)),
+        compute_metrics=_metrics,
         image_size=size,
         mean=None if tells else mean,
         std=None if tells else std,
@@ -174,25 +193,32 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         _logits,
         settings={
             "image_size": size,
+            "channels": channels,
+            **({"subset_seed": images.subset_seed} if images.max_train_samples or images.max_eval_samples else {}),
             **({"label_noise": noise} if noise else {}),
             **_image_settings(args),
         },
         pipeline_tag="image-classification",
         architecture=str(images.model).removeprefix("timm/"),
     )
+    found.results["versions"] |= {"timm": timm.__version__, "torchvision": torchvision.__version__}
     if args.do_train and not found.train():
         return None
     if args.do_eval:
-        found.evaluate(trainer.eval_dataset, title=f"{data.name}, {found.results.get('method_name', images.model)}")
+        found.evaluate(trainer.eval_dataset, title=f"{data.name}, {found.results.get('method_name', found.model_name)}")
     return found.finish()
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy, top-5 accuracy where there are more than five classes, and calibration."""
+    """Accuracies and calibration, before and after cross-fitted temperature scaling."""
+    return accuracies(logits, labels) | calibration(logits, labels)
+
+
+def accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, and top-5 accuracy where there are more than five classes."""
     order = np.argsort(-logits, axis=1, kind="stable")
     top = {"accuracy": 1} | ({"accuracy_top5": 5} if logits.shape[1] > 5 else {})
-    found = {name: float((order[:, :k] == labels[:, None]).any(1).mean()) for name, k in top.items()}
-    return found | calibration(logits, labels)
+    return {name: float((order[:, :k] == labels[:, None]).any(1).mean()) for name, k in top.items()}
 
 
 def run_demo(args: ImageRunArguments) -> int:
@@ -237,7 +263,7 @@ def _check_head(images: ImageArguments, data: ImageData) -> None:
     """Refuse to evaluate a saved model of other classes (its new head knows nothing), or in another order."""
     name = str(images.model)
     if name.startswith("timm/"):
-        return
+        raise ValueError(f"model {name} has a new head, which knows nothing: pass a folder of a run to --no_do_train.")
     config = AutoConfig.from_pretrained(name, trust_remote_code=images.trust_remote_code)
     own, count = config.num_labels, len(data.label_names)
     if own != count:
@@ -253,8 +279,9 @@ def _logits(predictions: Any) -> np.ndarray:
     return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
 
 
-def _arrays(prediction: Any) -> tuple[np.ndarray, np.ndarray]:
-    return _logits(prediction.predictions), np.asarray(prediction.label_ids)
+def _metrics(prediction: Any) -> dict[str, float]:
+    logits, labels = _logits(prediction.predictions), np.asarray(prediction.label_ids)
+    return accuracies(logits, labels) | calibration_metrics(logits, labels, N_BINS)
 
 
 def _image_settings(args: ImageRunArguments) -> dict[str, Any]:

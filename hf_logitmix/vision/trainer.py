@@ -15,7 +15,8 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import VisionDataset
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import has_length
 
@@ -109,10 +110,8 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
         """Size, statistics and so on of the images: what was passed, over what the model tells."""
         if not self._found:
             model: Any = self.model.module if isinstance(self.model, BareClassifier) else self.model
-            timms = getattr(model.config, "pretrained_cfg", None) if hasattr(model, "config") else None
-            timms = timms or getattr(inner_module(self.model), "pretrained_cfg", None) or {}
-            own = asdict(input_config(model))
-            told = own | {"crop_pct": timms.get("crop_pct", 1.0)} | self._given
+            own = asdict(input_config(model, self.processing_class))
+            told = own | {"crop_pct": own["crop_pct"] or 1.0} | self._given
             if told["image_size"] != own["image_size"]:
                 told["crop_pct"] = 1.0  # its own is for images of its own size
             missing = [name for name in ("image_size", "mean", "std") if told[name] is None]
@@ -139,7 +138,7 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
     def _readable(self, data: Any) -> Any:
         """Data to evaluate on, with a transform."""
         data = as_image_set(data)
-        is_raw = isinstance(data, ImageSet) and data.transform is None
+        is_raw = isinstance(data, AugmentedSet) or (isinstance(data, ImageSet) and data.transform is None)
         return data.with_transform(self._transform(is_training=False)) if is_raw else data
 
     def _try_images(self) -> None:
@@ -295,12 +294,21 @@ class TimmSchedule:
 
 
 def as_image_set(data: Any) -> Any:
-    """An `ImageSet` of a `datasets.Dataset` with images and labels; anything else, and one that was given a transform
-    or makes ``pixel_values`` already, as it is.
+    """An `ImageSet` of a `datasets.Dataset` with images and labels, of a dataset of torchvision, or of a part of one.
+
+    Anything else stays as it is, as does a `datasets.Dataset` with a transform of its own or with ``pixel_values``.
 
     Raises:
-        ValueError: for several image columns, or where it is not clear which column holds the labels.
+        ValueError: for a stream of images, for several image columns, or where it is not clear what the labels are.
     """
+    if isinstance(data, Subset) and isinstance(whole := as_image_set(data.dataset), ImageSet):
+        return whole.select(data.indices)
+    if isinstance(data, datasets.IterableDataset) and any(
+        isinstance(kind, datasets.Image) for kind in (data.features or {}).values()
+    ):
+        raise ValueError("a stream of images cannot be read by number: pass a datasets.Dataset, or make pixel_values.")
+    if isinstance(data, VisionDataset):
+        return _of_torchvision(data)
     if not isinstance(data, datasets.Dataset) or data.format["type"] == "custom" or "pixel_values" in data.features:
         return data
     images = [name for name, kind in data.features.items() if isinstance(kind, datasets.Image)]
@@ -320,6 +328,19 @@ def as_image_set(data: Any) -> Any:
     return ImageSet(
         ReadWhenAsked(data.select_columns(images), itemgetter(images[0])), numbers, fingerprint=str(data._fingerprint)
     )
+
+
+def _of_torchvision(data: VisionDataset) -> ImageSet:
+    labels = getattr(data, "targets", getattr(data, "labels", None))
+    if labels is None or len(labels) != len(data) or data.target_transform is not None:
+        raise ValueError(f"{type(data).__name__} does not tell its targets: pass ImageSet(images, labels).")
+    transformed = data.transform is not None or data.transforms is not None
+    return ImageSet(ReadWhenAsked(data, itemgetter(0)), labels, as_it_is if transformed else None)
+
+
+def as_it_is(image: Any) -> Any:
+    """The transform of images that have been transformed."""
+    return image
 
 
 def _each(data: Any, change: Any) -> Any:

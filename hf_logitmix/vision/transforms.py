@@ -139,6 +139,8 @@ def image_transform(
             std=tuple(std),
         ).transforms
     except (AssertionError, KeyError, ValueError) as error:
+        if args.aa is None:
+            raise
         raise ValueError(
             f"aa={args.aa!r} is not known to timm: pass one such as 'rand-m9-mstd0.5', 'augmix-m5-w4' or 'original'."
         ) from error
