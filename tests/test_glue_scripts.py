@@ -260,6 +260,7 @@ sweep.commands = lambda *_: [(pathlib.Path(name), [sys.executable, "-c", sys.arg
 sys.exit(sweep.main([sys.argv[1]]))"""
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_a_terminal_lets_the_run_save_before_the_sweep_ends(tmp_path):
     """A terminal sends it to the sweep and to the run, which needs a moment for its checkpoint."""
     status, written = interrupt([sys.executable, "-c", SWEEP_OF_TWO, str(config(tmp_path)), RUN], "ready")

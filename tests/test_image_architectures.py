@@ -27,7 +27,12 @@ TABLE = (Path(__file__).parents[1] / "docs" / "image_architectures.md").read_tex
 CLASS_TABLE, TIMM_TABLE = TABLE.split("\n## timm\n")
 
 
-@pytest.mark.parametrize("name", CLASSES)
+QUICK = tuple(f"{name}ForImageClassification" for name in ("ConvNext", "ResNet", "Swin", "TimmWrapper", "ViT"))
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CLASSES]
+)
 def test_mixing_holds(name):
     """A new class of a later release fails here until image_architectures.py can build it: none is passed over."""
     if name == "TimmWrapperForImageClassification":

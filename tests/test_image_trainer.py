@@ -346,6 +346,7 @@ def test_models_of_transformers_load_with_transformers(tmp_path, make):
     torch.testing.assert_close(loaded.eval()(pixels).logits, trainer.model.eval()(pixels).logits)
 
 
+@pytest.mark.slow  # of the command line in test_vision_train.py it is not
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "distillation"])
 def test_every_method_trains_a_model_of_timm(tmp_path, method):
     trainer = trainer_of(timm_model(), image_arguments(tmp_path, opt="sgd", max_steps=2), method)

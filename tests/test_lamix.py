@@ -411,7 +411,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("batch", "accumulation"), [(8, 1), (2, 4), (4, 2)])
+@pytest.mark.parametrize(("batch", "accumulation"), [(8, 1), (2, 4), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_equals_a_loop_by_hand(tmp_path, case, batch, accumulation):
     """30 examples: the fourth step, a mixed one, holds six, and then its micro-batches are too few or unequal."""
     options, by_hand, data = CASES[case], tiny_bert(), data_without_types(30)

@@ -196,6 +196,7 @@ def test_two_trainers_on_one_model_do_not_mix_twice(tmp_path):
     assert logged(two[0]) == logged(two[1]) == logged(one[0])
 
 
+@pytest.mark.slow
 def test_a_search_over_method_alpha_and_weights_trains_what_each_trial_says(tmp_path):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -84,6 +84,31 @@ def test_the_page_of_results_is_what_the_records_say():
         assert f"| {' | '.join(shown)} |" in text, cells[1]
 
 
+def test_the_table_of_images_is_what_the_records_say():
+    text = (ROOT / "docs" / "results.md").read_text()
+    runs = read_runs(RESULTS / "fashion_mnist_5000")
+    assert len(runs) == 30
+    ratios = json.loads((ROOT / "benchmarks" / "image_step_cost.json").read_text())["ratios"]
+    for line in table(runs).splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        kinds = ["lamix, clean batch", "lamix, mixed batch"] if cells[1] == "lamix" else [cells[1]]
+        costs = [f"{ratios[f'{kind} / vanilla']['median']:.2f}" for kind in kinds if f"{kind} / vanilla" in ratios]
+        cost = "1" if cells[1] == "vanilla" else " or ".join(costs)
+        assert f"| {' | '.join([cells[1], *cells[3:9], cost, cells[11]])} |" in text, cells[1]
+
+
+def test_the_table_of_labels_is_the_record():
+    text = (ROOT / "docs" / "results.md").read_text()
+    rows = json.loads((ROOT / "benchmarks" / "puzzlemix_labels.json").read_text())["rows"]
+    assert len(rows) == 12
+    for row in rows:
+        grid, above = f"{row['grid']} x {row['grid']}", 100 * row["ours, above the lower energy"]
+        times = f"{row['graph cuts, ms']:.1f} | {row['ours, ms']:.2f} | {row['ratio']:.2f}"
+        assert f"| {grid} | {row['levels']} | {times} | {above:.2f}% |" in text
+        said = row["ratio"] <= 0.1 if row["levels"] > 2 else 1 / 8.5 < row["ratio"] < 1 / 6
+        assert said or (row["grid"] == 2)
+
+
 @pytest.mark.parametrize("teacher", ["vanilla", "label_smoothing"])
 def test_the_students_are_those_of_the_records(teacher):
     (line,) = table(read_runs(RESULTS / "distillation" / f"of_{teacher}")).splitlines()[2:]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from hf_logitmix.plan import MixPlan
 
-# Added to the relaxed levels before they are rounded, by n - 1; the best result is kept. Two levels round worst.
+# Added to the relaxed levels before they are rounded, by n - 1; the best result is kept.
 _ROUNDINGS = {1: (-0.3, -0.15, 0.0, 0.15, 0.3), 2: (-0.2, 0.0, 0.2)}
 _COMBINATIONS = 4**4  # of levels that are tried one and all
 _DENSE_ENTRIES = 2**24  # of transport costs that are held at once
@@ -130,7 +130,7 @@ def label_energy(
     return Energy(unary.to(images.dtype), *weights)
 
 
-def find_levels(energy: Energy, sweeps: int = 4, descents: int = 2) -> Tensor:
+def find_levels(energy: Energy) -> Tensor:
     """Levels of low energy, LongTensor[B, g, g].
 
     Four blocks are tried in every combination. More are relaxed to numbers in [0, 1], where the energy is a convex
@@ -138,7 +138,7 @@ def find_levels(energy: Energy, sweeps: int = 4, descents: int = 2) -> Tensor:
     block at a time, red and black. The best is kept. No step waits for the device.
     """
     count, levels = energy.unary[0, ..., 0].numel(), energy.unary.shape[-1]
-    found = _every_combination(energy) if levels**count <= _COMBINATIONS else _rounded(energy, sweeps, descents)
+    found = _every_combination(energy) if levels**count <= _COMBINATIONS else _rounded(energy)
     chosen = energy.of(found).argmin(0)
     return found.gather(0, chosen.view(1, -1, 1, 1).expand(1, *found.shape[1:])).squeeze(0)
 
@@ -150,7 +150,7 @@ def _every_combination(energy: Energy) -> Tensor:
     return combinations.expand(-1, batch, -1, -1)
 
 
-def _rounded(energy: Energy, sweeps: int, descents: int) -> Tensor:
+def _rounded(energy: Energy) -> Tensor:
     """Several roundings of the relaxed levels, LongTensor[R, B, g, g]."""
     unary, down, right = energy
     steps = unary.shape[-1] - 1
@@ -172,6 +172,8 @@ def _rounded(energy: Energy, sweeps: int, descents: int) -> Tensor:
     start = (-slope / curve.clamp_min(1e-12)).clamp(0, 1) if steps > 1 else torch.full_like(slope, 0.5)
     relaxed, around = _framed(start)
     overshoots = [1.5 * colour for colour in colours]
+    sweeps = 4 if steps == 1 else 2  # two levels round worst
+    descents = 1 if steps > 1 and degree[0].numel() <= 64 else 2
     for _ in range(sweeps):
         for overshoot in overshoots:
             wanted = alone.addcmul(scaled[0], around[0])
