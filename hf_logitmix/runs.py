@@ -232,9 +232,22 @@ def report(results: dict[str, Any] | None, args: MixTrainingArguments) -> int:
 def exit_with(main: Callable[[], int], name: str) -> NoReturn:
     """Run a command line; a problem of the user's is printed as one sentence, without a traceback."""
     try:
-        sys.exit(main())
+        code = main()
     except (ValueError, OSError) as problem:
         sys.exit(f"{name}: {problem}")
+    leave_together()
+    sys.exit(code)
+
+
+def leave_together() -> None:
+    """Let the processes of a launch end at the same time.
+
+    One that exits right behind its last collective operation can be aborted by torch, with the results of all of them
+    (gloo's thread may still hold a tensor of Python's: pytorch/pytorch, pull request 179291).
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def side_by_side(results: Mapping[str, dict[str, Any]]) -> str:

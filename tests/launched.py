@@ -14,6 +14,7 @@ from conftest import tiny_bert
 from test_trainer import InOrder, arguments, collate_pairs, data_without_types, weights
 
 from hf_logitmix.metrics import calibration_of
+from hf_logitmix.runs import leave_together
 
 TRAIN, EVAL = 24, 12
 
@@ -54,6 +55,7 @@ def main() -> None:
     results = {name: run(Path(output).with_suffix(""), name, int(batch), int(accumulation)) for name in methods}
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         Path(output).write_text(json.dumps(results))
+    leave_together()
 
 
 if __name__ == "__main__":

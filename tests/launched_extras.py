@@ -16,6 +16,7 @@ from conftest import tiny_bert
 from test_trainer import InOrder, arguments, collate_pairs, data_without_types, weights
 
 from hf_logitmix import get_method, similarity
+from hf_logitmix.runs import leave_together
 
 TRAIN = 32
 OPTIONS = {
@@ -86,6 +87,7 @@ def main() -> None:
     results = {name: run(Path(output) / name, name, int(batch), int(accumulation)) for name in methods}
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     (Path(output) / f"{rank}.json").write_text(json.dumps(results))
+    leave_together()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import fully_shard
 
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.losses import logitmix_loss
+from hf_logitmix.runs import leave_together
 
 
 def step(model, rank: int) -> torch.Tensor:
@@ -46,7 +47,7 @@ def main() -> None:
     if rank == 0:
         results = {"losses": losses, "gradient difference": difference, "sharded": is_sharded}
         Path(sys.argv[1]).write_text(json.dumps(results))
-    dist.destroy_process_group()
+    leave_together()
 
 
 if __name__ == "__main__":
