@@ -15,10 +15,15 @@ from transformers import BertConfig, BertForSequenceClassification, ViTConfig, V
 VOCABULARY = 60
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _quick_collections():
-    """Every training run starts with a garbage collection, which need not walk through all of transformers."""
+    """Every training run starts with a garbage collection, which need not walk through all that was imported so far."""
+    gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unfreeze_at_the_end():
     yield
     gc.unfreeze()
 
