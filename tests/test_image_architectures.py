@@ -14,7 +14,6 @@ from image_architectures import (
     REFUSED,
     SPECIAL,
     TIMM,
-    TIMM_NOT_TRIED,
     Bare,
     check,
     draw,
@@ -43,7 +42,7 @@ def test_mixing_holds(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", sorted({*TIMM, *TIMM_NOT_TRIED}))
+@pytest.mark.parametrize("module", sorted(TIMM))
 def test_mixing_holds_on_timm(module):
     timm = pytest.importorskip("timm")
     if module not in timm.list_modules():
@@ -57,7 +56,7 @@ def test_no_module_of_timm_is_passed_over():
     """A new module of a later release fails here until it has a line in `TIMM`."""
     timm = pytest.importorskip("timm")
     ours = {"small_models"}  # that of hf_logitmix.vision, once it is imported
-    assert set(timm.list_modules()) - ours <= {*TIMM, *TIMM_NOT_TRIED}
+    assert set(timm.list_modules()) - ours <= {*TIMM}
 
 
 @pytest.mark.parametrize("architecture", BARE)
@@ -68,7 +67,7 @@ def test_mixing_holds_on_timm_without_a_wrapper(architecture):
     assert layers.startswith("hidden:")
 
 
-@pytest.mark.parametrize(("table", "names"), [(CLASS_TABLE, {*CLASSES}), (TIMM_TABLE, {*TIMM, *TIMM_NOT_TRIED})])
+@pytest.mark.parametrize(("table", "names"), [(CLASS_TABLE, {*CLASSES}), (TIMM_TABLE, {*TIMM})])
 def test_the_tables_count_their_rows(table, names):
     rows = [
         line for line in table.splitlines() if line.startswith("| ") and not re.match(r"\| (class|module|---) ", line)

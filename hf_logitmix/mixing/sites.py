@@ -125,14 +125,22 @@ def _image_layers(model: nn.Module) -> list[nn.Module]:
     pretrained = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
     if pretrained is not None and (layers := _hidden_layers(pretrained)):
         return layers
-    for part in model.modules():
-        features: Any = getattr(part, "feature_info", None)  # timm's: a list of dicts, in some models an object
-        if features:
-            names = [row["module"] for row in (features if isinstance(features, list) else features.info)]
-            modules = dict(part.named_modules())
-            return [modules[name] for name in names] if all(name in modules for name in names) else []
+    listed = [(part, names) for part in model.modules() if (names := _timm_features(part))]
+    for part, names in listed:
+        modules = dict(part.named_modules())
+        if all(name in modules for name in names):
+            return [modules[name] for name in names]
+    if listed:
+        return []
     stages = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
     return list(stages[0]) if stages else []
+
+
+def _timm_features(part: nn.Module) -> list[str]:
+    """The names of the modules whose outputs timm calls the features of a model; some models list those of a part."""
+    info: Any = getattr(part, "feature_info", None)
+    rows = getattr(info, "info", info)
+    return [row["module"] for row in rows] if isinstance(rows, list) else []
 
 
 def _hidden_layers(model: PreTrainedModel) -> list[nn.Module]:
