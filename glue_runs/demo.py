@@ -19,9 +19,10 @@ from glue_runs.demo_corpus import write_corpus
 from glue_runs.experiment import Experiment
 from glue_runs.tasks import Split, Task
 from hf_logitmix import MixTrainingArguments
-from hf_logitmix.runs import diagram_of, side_by_side
+from hf_logitmix.runs import diagram_of, keep_other_runs, side_by_side
 
 METHODS = ("vanilla", "mixup", "logitmix")
+DATA = "synthetic"  # what records call it
 SIZES = {"train": 1500, "dev": 2000}
 DEFAULT_OUTPUT = "demo_output"
 _COLUMNS: dict[str, str | int] = {"sentence": "sentence", "label": "label"}
@@ -41,6 +42,8 @@ def run_demo(args: TrainingArguments) -> int:
     """Run the demo into ``args.output_dir``; the exit status."""
     started = time.perf_counter()
     output = Path(args.output_dir or DEFAULT_OUTPUT)
+    for method in METHODS:
+        keep_other_runs(output / method, DATA)
     with args.main_process_first(desc="write the corpus"):
         sentences = write_corpus(output / "glue" / DEMO_TASK.folder, SIZES, args.seed)
     tokenizer = train_tokenizer(sentences)
@@ -50,7 +53,7 @@ def run_demo(args: TrainingArguments) -> int:
         print(f"\n{method}: training a small BERT from scratch on {SIZES['train']} synthetic sentences", flush=True)
         set_seed(args.seed)
         model = BertForSequenceClassification(_config(len(tokenizer)))
-        experiment = Experiment(DEMO_TASK, splits, model, tokenizer, base_model=None, data_name="synthetic")
+        experiment = Experiment(DEMO_TASK, splits, model, tokenizer, base_model=None, data_name=DATA)
         found = experiment.run(_arguments(output / method, method, args.seed))
         if found is None:
             print("\nStopped. The demo keeps no half-done runs: start it again.")

@@ -219,6 +219,20 @@ def checkpoint_to_resume(args: MixTrainingArguments) -> str | None:
     return asked
 
 
+def keep_other_runs(folder: Path, data: str) -> None:
+    """Let a demo take the place of an older demo, and of nothing else.
+
+    Raises:
+        ValueError: for a folder that holds a run on other data, or one with checkpoints.
+    """
+    record = folder / "all_results.json"
+    is_other = record.exists() and json.loads(record.read_text()).get("data") != data
+    if is_other or last_complete_checkpoint(str(folder)) is not None:
+        raise ValueError(
+            f"output_dir={str(folder.parent)!r} holds a run in {folder.name!r}: pass the demo another one."
+        )
+
+
 def report(results: dict[str, Any] | None, args: MixTrainingArguments) -> int:
     """Print how a run went, on one screen and in one process; the exit status."""
     if args.should_save and results is None:

@@ -71,6 +71,15 @@ def test_run_glue_refuses_and_writes_nothing(start, tmp_path, monkeypatch, left_
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoint-5", "done", "trainer_state.json"]
 
 
+def test_the_demo_leaves_other_runs_alone(tmp_path):
+    kept = tmp_path / "logitmix" / "all_results.json"
+    kept.parent.mkdir()
+    kept.write_text('{"data": "SST-2"}')
+    with pytest.raises(ValueError, match="'logitmix': pass the demo another one"):
+        run_glue.main(["--demo", "--output_dir", str(tmp_path)])
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["all_results.json"]
+
+
 @pytest.mark.parametrize("missing", ["--glue_dir", "--model_name_or_path"])
 def test_a_problem_of_the_users_is_one_sentence_without_a_traceback(start, tmp_path, monkeypatch, missing):
     argv = [*start, "--output_dir", str(tmp_path / "out")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -444,6 +445,34 @@ def test_images_with_a_transform_pass_untouched(tmp_path):
         assert trainer.train_dataset is data
         losses.append(logged(trainer, "loss"))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_puzzlemix_on_images_with_a_transform_asks_for_their_statistics(tmp_path):
+    """Which it needs for the colours; with them, and without a transform of the user's, there is nothing to say."""
+    ready = images().with_transform(image_transform(32, MEAN, STD, is_training=False, crop_pct=1.0))
+    with pytest.warns(UserWarning, match="pass mean and std to ImageMixTrainer"):
+        trainer_of(Tiny(), arguments(tmp_path, MixTrainingArguments), "puzzlemix", ready, mean=None, std=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        told = trainer_of(Tiny(), arguments(tmp_path, MixTrainingArguments), "puzzlemix", ready)
+        own = trainer_of(Tiny(), image_arguments(tmp_path), "puzzlemix")
+    assert told.method.mixing.mean == own.method.mixing.mean == tuple(MEAN)
+
+
+@pytest.mark.parametrize("kind", ["ImageSet", "datasets"])
+def test_images_without_labels_are_predicted_and_not_trained_on(tmp_path, kind):
+    if kind == "datasets":
+        bare = datasets.Dataset.from_dict({"image": pictures(4)}).cast_column("image", datasets.Image())
+    else:
+        bare = ImageSet(pictures(4))
+    trainer = trainer_of(Tiny(), image_arguments(tmp_path), "vanilla")
+    found, expected = trainer.predict(bare), trainer.predict(ImageSet(pictures(4), [0] * 4))
+    np.testing.assert_allclose(found.predictions, expected.predictions, atol=1e-6)
+    assert found.label_ids is None
+    part = ImageSet(pictures(4)).select([2])
+    np.testing.assert_allclose(trainer.predict(part).predictions, expected.predictions[2:3], atol=1e-6)
+    with pytest.raises(ValueError, match="train_dataset has images and no labels"):
+        trainer_of(Tiny(), image_arguments(tmp_path), "vanilla", bare)
 
 
 def test_a_model_may_come_from_a_function(tmp_path):

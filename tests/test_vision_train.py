@@ -590,6 +590,23 @@ def test_the_demo_prints_the_figures_of_three_runs(tmp_path, monkeypatch, capsys
         logits, labels = logits_of(tmp_path / "demo" / method)
         assert found["eval_accuracy"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
     assert imread(tmp_path / "demo" / "reliability.png").std() > 0.05
+    script.keep_other_runs(tmp_path / "demo" / "cutmix", "shapes")  # an older demo makes room
+
+
+@pytest.mark.parametrize("what", ["another run", "a checkpoint"])
+def test_the_demo_leaves_other_runs_alone(tmp_path, what):
+    if what == "another run":
+        kept = tmp_path / "demo" / "cutmix" / "all_results.json"
+        kept.parent.mkdir(parents=True)
+        kept.write_text('{"data": "cifar10"}')
+    else:
+        kept = tmp_path / "demo" / "cutmix" / "checkpoint-3" / "trainer_state.json"
+        kept.parent.mkdir(parents=True)
+        kept.write_text("{}")
+    with pytest.raises(ValueError, match="'cutmix': pass the demo another one"):
+        script.main(["--demo", "--output_dir", str(tmp_path / "demo")])
+    assert kept.exists()
+    assert not (tmp_path / "demo" / "vanilla").exists()
 
 
 def test_a_model_of_transformers_keeps_its_precision_and_its_image_processor(three, tmp_path):

@@ -110,7 +110,7 @@ def load_images(dataset: str) -> ImageData:
     ``dataset`` is, in the order in which it is looked up:
 
     - ``synthetic``: 2000 and 500 images of ten shapes, drawn here from a seed;
-    - a name or a Hub id of `HUB`;
+    - a name or a Hub id of `HUB` (write ./mnist for a folder of that name);
     - a folder with MNIST-style idx files. Classes are called by their numbers, but by Fashion-MNIST's names where
       there are ten and "fashion" is in the folder's name;
     - a folder with images as train/CLASS/*.png, and for test as test/, val/ or validation/CLASS/*.png;

@@ -20,7 +20,7 @@ class ImageSet(Dataset):
 
     Args:
         images: a sequence that gives PIL images by their number.
-        labels: the class of each, [N] integers.
+        labels: the class of each, [N] integers; None of images to predict on.
         transform: makes a FloatTensor[C, H, W] of an image; None leaves that to `ImageMixTrainer`, which makes one for
             training or evaluation from its arguments.
         fingerprint: tells these images from others; empty where that is not known.
@@ -29,25 +29,27 @@ class ImageSet(Dataset):
         ValueError: for another number of labels than images.
     """
 
-    knows_labels = True
+    labels: Any
 
     def __init__(
-        self, images: Sequence[Any], labels: Any, transform: Transform | None = None, fingerprint: str = ""
+        self, images: Sequence[Any], labels: Any = None, transform: Transform | None = None, fingerprint: str = ""
     ) -> None:
-        self.images, self.labels = images, np.asarray(labels)
+        self.images, self.labels = images, None if labels is None else np.asarray(labels)
         self.transform, self.fingerprint = transform, fingerprint
-        if len(self.images) != len(self.labels):
+        if self.labels is not None and len(self.images) != len(self.labels):
             raise ValueError(f"{len(self.images)} images and {len(self.labels)} labels: pass one label an image.")
 
+    @property
+    def knows_labels(self) -> bool:
+        return self.labels is not None
+
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = self.images[int(index)]
-        return {
-            "pixel_values": image if self.transform is None else self.transform(image),
-            "labels": int(self.labels[index]),
-        }
+        label = {"labels": int(self.labels[index])} if self.knows_labels else {}
+        return {"pixel_values": image if self.transform is None else self.transform(image), **label}
 
     def with_transform(self, transform: Transform | None) -> ImageSet:
         """The same images with another transform."""
@@ -57,7 +59,8 @@ class ImageSet(Dataset):
         """Some of the images, in the order of ``indices``."""
         chosen = np.asarray(indices, dtype=np.int64)
         name = digest(self.fingerprint, [{"chosen": torch.from_numpy(chosen)}]).hex() if self.fingerprint else ""
-        return ImageSet(ReadWhenAsked(chosen, self.images.__getitem__), self.labels[chosen], self.transform, name)
+        labels = self.labels[chosen] if self.knows_labels else None
+        return ImageSet(ReadWhenAsked(chosen, self.images.__getitem__), labels, self.transform, name)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from hf_logitmix.runs import (
     checkpoint_to_resume,
     diagram_of,
     exit_with,
+    keep_other_runs,
     report,
     side_by_side,
 )
@@ -225,6 +226,8 @@ def run_demo(args: ImageRunArguments) -> int:
     """Three methods on synthetic images, side by side; the exit status."""
     started, output = time.perf_counter(), Path(args.output_dir or "image_demo_output")
     data, results = load_images(SYNTHETIC), {}
+    for method in DEMO_METHODS:
+        keep_other_runs(output / method, data.name)
     for method in DEMO_METHODS:
         print(f"\n{method}: training a small ResNet from scratch on {len(data.train)} synthetic images", flush=True)
         own = ImageRunArguments(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from operator import itemgetter
@@ -92,6 +93,8 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
             **kwargs,
         )
         data = self.train_dataset
+        if isinstance(data, ImageSet) and not data.knows_labels:
+            raise ValueError("train_dataset has images and no labels: give it a column `labels` with class ids.")
         if isinstance(data, ImageSet) and data.transform is None:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             self.train_dataset = AugmentedSet(data, self._transform(is_training=True), seed)
@@ -138,8 +141,7 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
     def _readable(self, data: Any) -> Any:
         """Data to evaluate on, with a transform."""
         data = as_image_set(data)
-        is_raw = isinstance(data, AugmentedSet) or (isinstance(data, ImageSet) and data.transform is None)
-        return data.with_transform(self._transform(is_training=False)) if is_raw else data
+        return data.with_transform(self._transform(is_training=False)) if _is_raw(data) else data
 
     def _try_images(self) -> None:
         """Show the model two images of one colour, so that what does not fit is said before training."""
@@ -178,9 +180,18 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
         mixing = self.method.mixing
         options = {f.name for f in fields(mixing)} if is_dataclass(mixing) else set()
         is_known = isinstance(self.train_dataset, AugmentedSet) or "mean" in self._given
-        if is_known and {"mean", "std"} <= options and getattr(mixing, "mean", None) is None:
+        if not {"mean", "std"} <= options or getattr(mixing, "mean", None) is not None:
+            return
+        if is_known:
             inputs = self._inputs()
             self.method = self.method.with_options(mean=tuple(inputs["mean"]), std=tuple(inputs["std"]))
+        elif self.train_dataset is not None and not _is_raw(self.train_dataset):
+            warnings.warn(
+                f"{type(mixing).__name__} compares the colours of images, and takes pixels of a transform of yours to "
+                "be in [0, 1]: pass mean and std to ImageMixTrainer if they are normalised.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _training_set(self) -> TrainingSet:
         found = super()._training_set()
@@ -294,7 +305,7 @@ class TimmSchedule:
 
 
 def as_image_set(data: Any) -> Any:
-    """An `ImageSet` of a `datasets.Dataset` with images and labels, of a dataset of torchvision, or of a part of one.
+    """An `ImageSet` of a `datasets.Dataset` with images, of a dataset of torchvision, or of a part of one.
 
     Anything else stays as it is, as does a `datasets.Dataset` with a transform of its own or with ``pixel_values``.
 
@@ -316,14 +327,14 @@ def as_image_set(data: Any) -> Any:
         return data
     labels = [name for name in ("labels", "label") if name in data.features]
     labels = labels or [name for name, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)]
-    if len(images) > 1 or len(labels) != 1:
+    if len(images) > 1 or len(labels) > 1:
         raise ValueError(
             f"image columns {images} and label columns {labels}: leave one of each (remove_columns), and call the "
             "labels `labels`."
         )
     data = data.with_format(None)
-    numbers = np.asarray(data[labels[0]][:])
-    if not np.issubdtype(numbers.dtype, np.integer):
+    numbers = np.asarray(data[labels[0]][:]) if labels else None
+    if numbers is not None and not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(f"column {labels[0]!r} holds no class ids: turn it into them with class_encode_column.")
     return ImageSet(
         ReadWhenAsked(data.select_columns(images), itemgetter(images[0])), numbers, fingerprint=str(data._fingerprint)
@@ -341,6 +352,11 @@ def _of_torchvision(data: VisionDataset) -> ImageSet:
 def as_it_is(image: Any) -> Any:
     """The transform of images that have been transformed."""
     return image
+
+
+def _is_raw(data: Any) -> bool:
+    """Whether images are ours to transform."""
+    return isinstance(data, AugmentedSet) or (isinstance(data, ImageSet) and data.transform is None)
 
 
 def _each(data: Any, change: Any) -> Any:
