@@ -158,10 +158,11 @@ def _by_rows(energy: Energy) -> Tensor:
     size, levels = unary.shape[2:]
     states = torch.cartesian_prod(*[torch.arange(levels, device=unary.device)] * size)
     share = states.to(unary.dtype) / (levels - 1)
-    own = unary.flatten(2) @ F.one_hot(states, levels).to(unary.dtype).flatten(1).T
-    own = own + right @ share.diff(dim=1).square().T
     apart = (share[:, None] - share).square().flatten(0, 1)
-    steps = (down @ apart.T).unflatten(-1, (len(states), -1))  # [B, g - 1, above, below]
+    with torch.autocast(unary.device.type, enabled=False):  # which would round what is compared
+        own = unary.flatten(2) @ F.one_hot(states, levels).to(unary.dtype).flatten(1).T
+        own = own + right @ share.diff(dim=1).square().T
+        steps = (down @ apart.T).unflatten(-1, (len(states), -1))  # [B, g - 1, above, below]
     cost, came_from = own[:, 0], []
     for row in range(1, size):
         cost, before = (cost.unsqueeze(-1) + steps[:, row - 1]).min(1)
