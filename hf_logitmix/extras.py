@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import broadcast
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer
@@ -86,23 +87,42 @@ class ExtrasMixin(_Base):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if len(self._extras) and self.args.should_save:
-            save_file(self._extras.state_dict(), Path(output_dir) / FILE_NAME)
+            save_file(self._extras.state_dict(), Path(output_dir) / FILE_NAME, {"modules": str(self._extras)})
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and len(self._extras):  # first, for its message where the checkpoint does not fit
+        if checkpoint is not None:  # first, for its message where the checkpoint does not fit
             self._load_extras(checkpoint)
         super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        if len(self._extras) and not self.args.save_only_model:
+        if not self.args.save_only_model:
             self._load_extras(str(self.state.best_model_checkpoint))
 
     def _load_extras(self, checkpoint: str) -> None:
-        path = Path(checkpoint) / FILE_NAME
+        path, name = Path(checkpoint) / FILE_NAME, Path(checkpoint).name
+        if not len(self._extras) and not path.exists():
+            return
         if not path.exists():
             raise ValueError(
-                f"checkpoint {Path(checkpoint).name} lacks {FILE_NAME}, without which this method cannot go on: it was "
-                "saved by another method, or with save_only_model."
+                f"checkpoint {name} lacks {FILE_NAME}, without which this method cannot go on: it was saved by another "
+                "method, or with save_only_model."
             )
-        self._extras.load_state_dict(load_file(path))
+        with safe_open(path, "pt") as file:
+            saved = (file.metadata() or {}).get("modules", "")
+        if saved != str(self._extras):
+            raise ValueError(
+                f"checkpoint {name} holds what another method, or one with other options, has learned ({_line(saved)}; "
+                f"this one learns {_line(str(self._extras))}): resume with the method that saved it."
+            )
+        found = load_file(path)
+        for key, buffer in self._extras.named_buffers():
+            if not torch.equal(found[key].to(buffer), buffer):
+                raise ValueError(
+                    f"checkpoint {name} was saved with another class_similarity: resume with the one it was saved with."
+                )
+        self._extras.load_state_dict(found)
+
+
+def _line(modules: str) -> str:
+    return " ".join(modules.split())

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from hf_logitmix.models import classifier_of, head_modules, unwrap
+from hf_logitmix.models import classifier_of, evaluating, first_of, head_modules, unwrap
 
 
 def pooled_features(
@@ -42,20 +41,23 @@ def pooled_features(
     model = unwrap(model)
     head = head_modules(model) or [classifier_of(model, num_labels)]
     seen: list[Tensor] = []
-    handle = head[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    modes = {module: module.training for module in model.modules()}
+    handle = head[0].register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(first_of(args, kwargs)), with_kwargs=True
+    )
     features = []
     try:
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with evaluating(model):
             for batch in tqdm(batches, "class similarity", total, disable=not shows_progress):
                 seen.clear()
                 model(**batch)
+                if not seen:
+                    raise ValueError(
+                        f"{type(model).__name__} does not call its classifier, so what it reads is not known: pass "
+                        "class_similarity, a [K, K] tensor."
+                    )
                 features.append(_pool(seen[0], batch.get("attention_mask")).double().cpu().numpy())
     finally:
         handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return np.concatenate(features)
 
 

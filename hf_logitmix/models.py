@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -82,6 +84,19 @@ def linear_of(module: nn.Module) -> Any:
     return inner if isinstance(inner, nn.Linear) else None
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A block in which the model is in evaluation mode, without gradients and without a trace in random numbers."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 def call(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> Tensor:
     """The logits of a model, from whatever it returns; they must have as many rows as the batch that went in."""
     output = model(**inputs)
@@ -97,6 +112,11 @@ def call(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> Tensor:
             "with one row of logits an example, such as AutoModelForSequenceClassification."
         )
     return logits
+
+
+def first_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What a module reads, by position or by name."""
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 def public_name(model_name_or_path: str) -> str:

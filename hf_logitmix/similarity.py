@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from hf_logitmix.checks import label_column
 from hf_logitmix.digest import digest
 from hf_logitmix.features import pixel_features, pooled_features
 from hf_logitmix.training_set import TrainingSet
@@ -183,6 +182,7 @@ def class_similarity(
     *,
     features: str = "pooled",
     symmetric: bool = False,
+    s: Callable[[np.ndarray], np.ndarray] = logistic,
     max_examples: int = MAX_EXAMPLES,
     seed: int = 0,
 ) -> Tensor:
@@ -196,7 +196,7 @@ def class_similarity(
     Args:
         training_set: with a collator; its folder is where the matrix is kept.
         features: ``pooled`` (`hf_logitmix.features.pooled_features`) or ``pixels`` (`pixel_features`).
-        symmetric: as in `lda_similarity`.
+        symmetric, s: as in `lda_similarity`.
         max_examples: look at no more than this many.
         seed: of the sample.
 
@@ -207,29 +207,39 @@ def class_similarity(
         ValueError: as `lda_similarity`, and for a resumed run whose matrix is not there any more.
     """
     if training_set.num_labels == 2:
-        if label_column(training_set.dataset) is not None:
+        if training_set.can_be_looked_at:
             check_classes(training_set.class_counts().numpy())
         return torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     found: list[Any] = [None]
     if PartialState().is_main_process:
-        found = [_kept_or_found(training_set, features, symmetric, max_examples, seed)]
+        found = [_kept_or_found(training_set, features, symmetric, s, max_examples, seed)]
     broadcast_object_list(found)
     return found[0]
 
 
-def _kept_or_found(training_set: TrainingSet, features: str, symmetric: bool, max_examples: int, seed: int) -> Tensor:
+def _kept_or_found(
+    training_set: TrainingSet,
+    features: str,
+    symmetric: bool,
+    s: Callable[[np.ndarray], np.ndarray],
+    max_examples: int,
+    seed: int,
+) -> Tensor:
     labels = training_set.labels()
     check_classes(np.bincount(labels, minlength=training_set.num_labels))
     sample = _sample(labels, max_examples, seed)
-    asked_for = digest(f"{features} {symmetric} {max_examples} {seed}", [{"labels": torch.from_numpy(labels)}]).hex()
+    values = np.asarray(s(np.linspace(0, 2, 201)))  # which tell one function from another
+    told = {"labels": torch.from_numpy(labels), "s": torch.from_numpy(values)}
+    asked_for = digest(f"{features} {symmetric} {max_examples} {seed}", [told]).hex()
     path = None if training_set.folder is None else Path(training_set.folder) / FILE_NAME
     if training_set.resumed_from is not None:
         for place in (path, training_set.resumed_from.parent / FILE_NAME):
             if place is not None and (kept := _read(place)) is not None and kept[0].get("labels") == asked_for:
                 return kept[1]
         raise ValueError(
-            f"resume_from_checkpoint: {FILE_NAME} of this training set is neither in output_dir nor beside the "
-            "checkpoint, and the model is no longer as it was loaded: bring the file, or pass class_similarity."
+            f"resume_from_checkpoint: {FILE_NAME} of this training set and these options is neither in output_dir nor "
+            "beside the checkpoint, and the model is no longer as it was loaded: bring the file, go back to the "
+            "options of the first run, or pass class_similarity."
         )
     with torch.random.fork_rng(devices=[]):  # a collator may augment
         first = next(training_set.batches(sample))
@@ -253,7 +263,7 @@ def _kept_or_found(training_set: TrainingSet, features: str, symmetric: bool, ma
             total=total,
             shows_progress=shows_progress,
         )
-    matrix = lda_similarity(found, labels[sample], symmetric=symmetric)
+    matrix = lda_similarity(found, labels[sample], symmetric=symmetric, s=s)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
@@ -266,8 +276,12 @@ def _kept_or_found(training_set: TrainingSet, features: str, symmetric: bool, ma
 def _read(path: Path) -> tuple[dict[str, str], Tensor] | None:
     if not path.exists():
         return None
-    with safe_open(path, "pt") as file:
-        return file.metadata() or {}, file.get_tensor("class_similarity")
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}, file.get_tensor("class_similarity")
+    except SafetensorError as error:
+        logger.warning("%s cannot be read (%s): it is left out of account.", path.name, error)
+        return None
 
 
 def _sample(labels: np.ndarray, max_examples: int, seed: int) -> np.ndarray:

@@ -39,6 +39,12 @@ class TrainingSet:
     resumed_from: Path | None = None
     shows_progress: bool = True
 
+    @property
+    def can_be_looked_at(self) -> bool:
+        """Whether examples can be read by their number."""
+        is_streamed = isinstance(self.dataset, IterableDataset) or not hasattr(self.dataset, "__getitem__")
+        return not is_streamed and hasattr(self.dataset, "__len__")
+
     def labels(self) -> np.ndarray:
         """The class of each example, [N] integers.
 
@@ -47,14 +53,18 @@ class TrainingSet:
         """
         labels = label_column(self.dataset)
         if labels is None:
-            streamed = isinstance(self.dataset, IterableDataset) or not hasattr(self.dataset, "__getitem__")
-            if streamed or not hasattr(self.dataset, "__len__"):
+            if not self.can_be_looked_at:
                 raise ValueError(
                     "train_dataset has no length or is a stream, so its classes cannot be looked at: pass class_counts "
                     "(infogain) or class_similarity (mcel)."
                 )
-            rows = (self.dataset[index] for index in range(len(self.dataset)))
-            labels = np.asarray([int(row["labels"] if "labels" in row else row["label"]) for row in rows])
+            names = [name for name in ("labels", "label") if len(self.dataset) and name in self.dataset[0]]
+            if not names:
+                raise ValueError(
+                    "train_dataset has neither `labels` nor `label` in its rows, so its classes cannot be looked at: "
+                    "rename the column, or pass class_counts (infogain) or class_similarity (mcel)."
+                )
+            labels = np.asarray([int(self.dataset[index][names[0]]) for index in range(len(self.dataset))])
         check_labels(labels, self.num_labels, "single_label_classification", "train_dataset")
         return labels.astype(np.int64).reshape(-1)
 
@@ -72,6 +82,13 @@ class TrainingSet:
         if any(value is None for row in rows for value in row.values()):
             return ""
         return digest(str(len(rows)), rows).hex()  # type: ignore[arg-type]
+
+    def first_batch(self) -> dict[str, Tensor] | None:
+        """The tensors of the first two examples; None where they cannot be read by their number."""
+        if self.collator is None or not self.can_be_looked_at:
+            return None
+        with torch.random.fork_rng(devices=[]):  # a collator may augment
+            return next(self.batches(np.arange(min(2, len(self.dataset)))), None)
 
     def batches(self, indices: np.ndarray, size: int = 64) -> Iterator[dict[str, Tensor]]:
         """The tensors of some examples, without labels, in batches on the model's device."""

@@ -20,7 +20,7 @@ from test_trainer import Ordered, arguments, weights
 from timm.models import group_parameters
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from torchvision.datasets import VisionDataset
 from transformers import (
     AutoModelForImageClassification,
@@ -445,6 +445,29 @@ def test_images_with_a_transform_pass_untouched(tmp_path):
         assert trainer.train_dataset is data
         losses.append(logged(trainer, "loss"))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_activation_checkpointing_of_a_bare_model_is_timms_own(tmp_path):
+    """The same weights after training, and in between layers that are computed twice."""
+    after, calls = [], []
+    for again in (False, True):
+        model = timm_model("test_vit")
+        model.blocks[0].norm1.register_forward_pre_hook(lambda *_: calls.append(1))
+        trainer = trainer_of(model, image_arguments(tmp_path, gradient_checkpointing=again))
+        calls.clear()
+        trainer.train()
+        after.append((weights(trainer.model), len(calls)))
+    torch.testing.assert_close(after[0][0], after[1][0])
+    assert after[1][1] == 2 * after[0][1]
+    with pytest.raises(ValueError, match="gradient_checkpointing: Tiny has none"):
+        trainer_of(Tiny(), image_arguments(tmp_path, gradient_checkpointing=True)).train()
+
+
+def test_tuples_are_refused():
+    pixels, labels = tensors(images())
+    for data in (TensorDataset(pixels, labels), ConcatDataset([TensorDataset(pixels, labels)] * 2)):
+        with pytest.raises(ValueError, match=r"gives tuples.*ImageSet"):
+            as_image_set(data)
 
 
 def test_puzzlemix_on_images_with_a_transform_asks_for_their_statistics(tmp_path):

@@ -356,7 +356,7 @@ def test_a_similarity_that_does_not_fit(name):
 
 def test_margins_of_a_wrong_length():
     method = get_method("gmcel", margins=(0.1, 0.2))
-    with pytest.raises(ValueError, match=r"margins=\(0\.1, 0\.2\): pass one number for each of 3 classes"):
+    with pytest.raises(ValueError, match=r"margins=\(0\.1, 0\.2\): pass one finite number for each of 3 classes"):
         method.check(tiny_bert(3), 3, "single_label_classification")
 
 

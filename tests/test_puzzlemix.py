@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from hf_logitmix import MixPlan
 from hf_logitmix.mixing.puzzlemix import (
@@ -127,6 +128,23 @@ def test_small_maps_have_the_least_energy_of_all(seed, size_and_levels):
         assert torch.equal(find_levels(energy), found)
 
 
+@pytest.mark.parametrize("size", [8, 16])
+@pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.parametrize("salient", ["nothing", "one corner", "noise"])
+def test_no_map_is_worse_than_one_level_everywhere(size, labels, salient):
+    generator = torch.Generator().manual_seed(size)
+    images = F.interpolate(torch.rand(4, 3, 4, 4, generator=generator), 32, mode="bilinear")
+    saliency = {"nothing": torch.zeros(4, 32, 32), "noise": torch.rand(4, 32, 32, generator=generator)}.get(salient)
+    if saliency is None:
+        saliency = torch.zeros(4, 32, 32)
+        saliency[:, :6, :6] = 1
+    plan = MixPlan(torch.tensor([1, 2, 3, 0]), torch.tensor([0.1, 0.4, 0.5, 0.9]))
+    energy = label_energy(images, normalised_saliency(saliency, 32 // size), plan, block_num=size, n_labels=labels)
+    found = find_levels(energy)
+    constant = torch.arange(labels).view(-1, 1, 1, 1).expand(-1, 4, size, size)
+    assert (energy.of(found) <= energy.of(constant).min(0).values + 1e-6).all()
+
+
 @pytest.mark.parametrize("name", MOVED)
 def test_transport_moves_the_blocks_that_the_released_code_moves(name):
     case = of(name)
@@ -208,6 +226,7 @@ def test_any_batch_and_half_precision_and_channels_last(size):
     exact, true_plan = puzzlemix(pixels, saliency, plan, block_num=4)
     last, _ = puzzlemix(pixels.to(memory_format=torch.channels_last), saliency, plan, block_num=4)
     assert torch.equal(exact, last)
+    assert last.is_contiguous(memory_format=torch.channels_last)
     rounded, rounded_plan = puzzlemix(pixels.bfloat16(), saliency, plan, block_num=4)
     assert rounded.dtype == torch.bfloat16
     assert (rounded_plan.lam - true_plan.lam).abs().max() <= 0.2

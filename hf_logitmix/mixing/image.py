@@ -50,7 +50,7 @@ def cutmix(pixels: Tensor, plan: MixPlan, generator: torch.Generator | None = No
     check_images(pixels)
     (partner, lam), (height, width) = plan, pixels.shape[-2:]
     source = generator.device if generator is not None else torch.device("cpu")
-    centres = torch.rand(2, len(partner), generator=generator, device=source).to(pixels.device)
+    centres = torch.rand(2, len(partner), generator=generator, device=source).to(pixels.device, non_blocking=True)
     side = (1 - lam.double()).clamp(0, 1).sqrt()
 
     def cut(size: int, centre: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class CutMix(Mixing):
             batch_size, alpha=self.alpha, per_example=self.per_example, generator=generator, device=device
         )
         source = generator.device if generator is not None else torch.device("cpu")
-        cut = torch.rand(1, generator=generator, device=source).to(plan.lam.device) < self.prob
+        cut = torch.rand(1, generator=generator, device=source).to(plan.lam.device, non_blocking=True) < self.prob
         return MixPlan(plan.partner, torch.where(cut, plan.lam, torch.ones_like(plan.lam)))
 
     def check(self, model: nn.Module, rows: Rows) -> None:

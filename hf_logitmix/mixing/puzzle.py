@@ -66,8 +66,10 @@ class PuzzleMix(Mixing):
         check_alpha(self.alpha)
         if self.n_labels < 2:
             raise ValueError(f"n_labels={self.n_labels}: a block needs at least two levels.")
-        if self.block_num is not None and self.block_num < 1:
-            raise ValueError(f"block_num={self.block_num}: pass at least 1, or None to draw one for each step.")
+        if self.block_num is not None and self.block_num < 2:
+            raise ValueError(f"block_num={self.block_num}: pass at least 2, or None to draw one for each step.")
+        if not 0 <= self.data_smoothness <= 1:
+            raise ValueError(f"data_smoothness={self.data_smoothness} is outside [0, 1]: neighbours must not repel.")
         if self.neigh_size < 1:
             raise ValueError(f"neigh_size={self.neigh_size}: pass at least 1.")
         if (self.mean is None) != (self.std is None):
@@ -123,7 +125,7 @@ class PuzzleMix(Mixing):
                 raise ValueError(
                     f"{name}={values} has {len(values)} numbers and images have {pixels.shape[1]} channels."
                 )
-            statistics[name] = None if values is None else torch.tensor(values, device=pixels.device)
+            statistics[name] = None if values is None else torch.tensor(values).to(pixels.device, non_blocking=True)
         mixed, true_plan = puzzlemix(  # type: ignore[misc]
             pixels,
             saliency,

@@ -125,7 +125,7 @@ def label_energy(
         weights.append(base + half * (d12 + d21 - d11 - d22))
     level = torch.arange(n_labels, device=images.device)
     share = level / (n_labels - 1)
-    ways = torch.tensor([math.comb(n_labels - 1, k) for k in range(n_labels)], device=images.device)
+    ways = torch.tensor([math.comb(n_labels - 1, k) for k in range(n_labels)]).to(images.device, non_blocking=True)
     alpha = alpha.to(images.dtype).unsqueeze(1)
     chance = ways * alpha**level * (1 - alpha) ** (n_labels - 1 - level)
     prior = -eta / block_num**2 * (chance + 1e-8).log()
@@ -138,7 +138,11 @@ def find_levels(energy: Energy) -> Tensor:
 
     Small maps are solved exactly, row by row. Two levels of larger ones are found by belief propagation, more by
     rounding a convex relaxation in several ways; both then go downhill one block at a time, red and black, and the
-    best is kept. No step waits for the device.
+    best is kept, or one level everywhere if that is better. No step waits for the device.
+
+    Args:
+        energy: with couplings that are not negative, and a unary that is convex in the level (as `label_energy` makes
+            them); others are solved worse.
     """
     *_, size, levels = energy.unary.shape
     if levels**size <= _STATES:
@@ -148,8 +152,11 @@ def find_levels(energy: Energy) -> Tensor:
     start = _by_messages(rise, weights) if levels == 2 else _relaxed(rise, weights)
     shares = _downhill(start, rise, weights, descents=2 if levels > 2 and size > 8 else 1)
     found = (shares * (levels - 1)).round_().long().movedim(-1, 1)
-    chosen = energy.of(found).argmin(0)
-    return found.gather(0, chosen.view(1, -1, 1, 1).expand(1, *found.shape[1:])).squeeze(0)
+    least, chosen = energy.of(found).min(0)
+    found = found.gather(0, chosen.view(1, -1, 1, 1).expand(1, *found.shape[1:])).squeeze(0)
+    # where neighbours pull hard, one level everywhere may be better than what any block finds by itself
+    constant, level = energy.unary.sum((1, 2)).min(1)
+    return torch.where((constant < least).view(-1, 1, 1), level.view(-1, 1, 1), found)
 
 
 def _by_rows(energy: Energy) -> Tensor:
@@ -213,7 +220,7 @@ def _relaxed(rise: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
             for weight, values in zip(scaled[1:], around[1:], strict=True):
                 wanted.addcmul_(weight, values)
             relaxed.lerp_(wanted.clamp_(0, 1), overshoot).clamp_(0, 1)
-    offsets = torch.tensor(_ROUNDINGS, dtype=relaxed.dtype, device=relaxed.device).view(-1, 1, 1, 1)
+    offsets = torch.tensor(_ROUNDINGS, dtype=relaxed.dtype).to(relaxed.device, non_blocking=True).view(-1, 1, 1, 1)
     return (relaxed * steps + offsets).round_().clamp_(0, steps) / steps
 
 
@@ -396,6 +403,8 @@ def puzzlemix(
         other = move_blocks(other, transport_plan(salient[plan.partner], coarse < 1, t_eps))
     full = mask.repeat_interleave(block, 1).repeat_interleave(block, 2).unsqueeze(1)
     mixed = (full * own + (1 - full) * other).to(pixels.dtype)
+    if pixels.is_contiguous(memory_format=torch.channels_last):
+        mixed = mixed.contiguous(memory_format=torch.channels_last)
     true_plan = MixPlan(plan.partner, mask.mean((1, 2)).to(plan.lam.dtype))
     return (mixed, true_plan, mask) if return_mask else (mixed, true_plan)
 
@@ -417,7 +426,9 @@ def _checked(
     t_size: int | None,
 ) -> int:
     if pixels.dim() != 4 or not pixels.is_floating_point() or pixels.shape[-1] != pixels.shape[-2]:
-        raise ValueError(f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}: pass floats [B, C, S, S].")
+        raise ValueError(
+            f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}: pass floats [B, C, S, S], square images."
+        )
     size = pixels.shape[-1]
     if saliency.shape != (len(pixels), size, size):
         raise ValueError(f"saliency of shape {tuple(saliency.shape)}: pass [B, S, S] = {(len(pixels), size, size)}.")
@@ -425,8 +436,8 @@ def _checked(
         raise ValueError(f"a plan of {len(plan.partner)} rows does not fit {len(pixels)} images.")
     if n_labels < 2 or neigh_size < 1:
         raise ValueError(f"n_labels={n_labels} and neigh_size={neigh_size}: pass at least 2 and at least 1.")
-    if block_num < 1 or size % block_num:
-        raise ValueError(f"block_num={block_num} does not divide images of {size} pixels: pass a divisor of it.")
+    if block_num < 2 or size % block_num:
+        raise ValueError(f"block_num={block_num} does not divide images of {size} pixels: pass a divisor from 2 up.")
     block = size // block_num
     if block % min(neigh_size, block):
         raise ValueError(f"neigh_size={neigh_size} does not divide blocks of {block} pixels: pass a divisor of it.")

@@ -91,7 +91,17 @@ class Distillation(Objective):
             raise ValueError("the teacher is the model itself: pass a copy, or another model.")
         if isinstance(teacher, (str, Path)):
             kind = AutoModelForImageClassification if is_image_model(student) else AutoModelForSequenceClassification
-            teacher = kind.from_pretrained(teacher, dtype=torch.float32)
+            teacher, loaded = kind.from_pretrained(teacher, dtype=torch.float32, output_loading_info=True)
+            if loaded["missing_keys"]:
+                raise ValueError(
+                    f"teacher={self.name!r} lacks {', '.join(sorted(loaded['missing_keys'])[:3])}, so its head knows "
+                    "nothing: pass a classifier that was trained on this task."
+                )
+        if not hasattr(teacher, "config"):
+            raise ValueError(
+                f"teacher={self.name or teacher!r} is no model with a config: pass a folder, a Hub name or a "
+                "classifier of transformers."
+            )
         _check_teacher(teacher.config, student.config)
         teacher = teacher.to(next(student.parameters()).device).eval().requires_grad_(False)
         return replace(self, teacher=teacher)
@@ -115,6 +125,10 @@ class Distillation(Objective):
 
 
 def _check_teacher(teacher: Any, student: Any) -> None:
+    if getattr(teacher, "problem_type", None) not in (None, "single_label_classification"):
+        raise ValueError(
+            f"the teacher was trained for {teacher.problem_type}, which has no probabilities of classes to learn from."
+        )
     if teacher.num_labels != student.num_labels:
         raise ValueError(
             f"the teacher has {teacher.num_labels} classes and the model {student.num_labels}: pass a teacher that was "

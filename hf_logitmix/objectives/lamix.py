@@ -109,6 +109,8 @@ class LaMix(Objective):
         if self.beta == 1:
             return self
         head = SecondHead(training_set.model, training_set.num_labels).requires_grad_(not self.detach_target)
+        if (inputs := training_set.first_batch()) is not None:
+            head.check(training_set.model, inputs)
         return replace(self, learned=head)
 
     def attached(self, model: nn.Module) -> AbstractContextManager[Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hf_logitmix.models import is_image_model, unwrap
-from hf_logitmix.similarity import check_similarity, class_similarity
+from hf_logitmix.similarity import check_similarity, class_similarity, logistic
 from hf_logitmix.targets.base import Targets
 from hf_logitmix.training_set import TrainingSet
 
@@ -55,6 +57,7 @@ class MCEL(Targets):
         class_similarity: A, FloatTensor[K, K]; None finds it in the training set before training starts
             (`hf_logitmix.similarity.class_similarity`).
         symmetric: make that A doubly stochastic; see `hf_logitmix.similarity.lda_similarity`.
+        s: makes of a distance how alike classes are; None is `hf_logitmix.similarity.logistic`, the paper's.
         features: of LDA: ``pixels``, which the paper takes, or ``pooled``, what the head of the model as it is loaded
             reads. None is the first for models of images and the second for those of text, which have no pixels.
 
@@ -66,6 +69,7 @@ class MCEL(Targets):
     class_similarity: Tensor | None = None
     symmetric: bool = False
     features: str | None = None
+    s: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         if self.features not in (None, "pixels", "pooled"):
@@ -86,8 +90,8 @@ class MCEL(Targets):
             check_similarity(self.class_similarity, num_labels)
         if num_labels == 2:
             warnings.warn(
-                "with two classes the class similarity is trivial, each is like the other: these targets are label "
-                "smoothing with twice the eps.",
+                "with two classes the class similarity is trivial, each is like the other: MCEL is label smoothing "
+                "with twice the eps there.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -99,7 +103,7 @@ class MCEL(Targets):
         if self.features == "pixels" and not has_pixels:
             raise ValueError("features='pixels' is for models of images and this one reads text: pass 'pooled'.")
         features = self.features or ("pixels" if has_pixels else "pooled")
-        found = class_similarity(training_set, features=features, symmetric=self.symmetric)
+        found = class_similarity(training_set, features=features, symmetric=self.symmetric, s=self.s or logistic)
         return replace(self, class_similarity=found)
 
     def matrix(self, num_labels: int) -> Tensor | None:

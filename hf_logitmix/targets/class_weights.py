@@ -29,7 +29,7 @@ def infogain(class_counts: Tensor) -> Tensor:
         ValueError: for a class without examples.
     """
     counts = class_counts.double()
-    if counts.dim() != 1 or not (counts > 0).all():
+    if counts.dim() != 1 or not ((counts > 0) & counts.isfinite()).all():
         raise ValueError(f"class_counts={class_counts.tolist()}: infogain needs at least one example of every class.")
     return torch.diag(counts.min() / counts).float()
 

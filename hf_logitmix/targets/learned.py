@@ -103,6 +103,10 @@ class _Learned(MCEL):
         if self.targets_lr is not None and not (0 < self.targets_lr < math.inf):
             raise ValueError(f"targets_lr={self.targets_lr} is not possible: pass a number > 0, or None.")
 
+    @property
+    def are_distributions(self) -> bool:  # type: ignore[override]
+        return self.parametrization == "simplex"
+
     def _penalised(self, penalties: dict[str, Tensor]) -> Loss:
         weighted = [weight * value for weight, value in zip(self.penalties, penalties.values(), strict=True)]
         return Loss(torch.stack(weighted).sum(), penalties)
@@ -122,6 +126,9 @@ class _MixingWeights(nn.Module):
         start = math.log(2 * eps / (1 - 2 * eps)) if self.simplex else eps
         self.weight = nn.Parameter(torch.full((len(similarity),), start))
         self.register_buffer("similarity", similarity.clone())
+
+    def extra_repr(self) -> str:
+        return f"simplex={self.simplex}"
 
     def forward(self) -> Tensor:
         return 0.5 * self.weight.sigmoid() if self.simplex else self.weight
@@ -168,6 +175,9 @@ class _MixtureMatrix(nn.Module):
         self.simplex = parametrization == "simplex"
         self.weight = nn.Parameter(rows.clamp_min(1e-6).log() if self.simplex else rows.clone())
 
+    def extra_repr(self) -> str:
+        return f"simplex={self.simplex}"
+
     def raw(self) -> Tensor:
         """What the penalties look at: in ``soft`` below zero too, so that they pull back what went there."""
         return self.weight.softmax(1) if self.simplex else self.weight
@@ -196,14 +206,11 @@ class GMCEL(_Learned):
     penalties: Sequence[float] = (10.0, 1.0, 1.0, 10.0)
     margins: Sequence[float] | None = None
 
-    @property
-    def are_distributions(self) -> bool:  # type: ignore[override]
-        return self.parametrization == "simplex"
-
     def check(self, num_labels: int, problem_type: str) -> None:
         super().check(num_labels, problem_type)
-        if self.margins is not None and len(self.margins) != num_labels:
-            raise ValueError(f"margins={self.margins}: pass one number for each of {num_labels} classes.")
+        margins = self.margins
+        if margins is not None and (len(margins) != num_labels or not all(map(math.isfinite, margins))):
+            raise ValueError(f"margins={margins}: pass one finite number for each of {num_labels} classes.")
 
     def prepare(self, training_set: TrainingSet) -> Targets:
         ready: Any = super().prepare(training_set)

@@ -16,7 +16,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 from torchvision.datasets import VisionDataset
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import has_length
@@ -320,6 +320,11 @@ def as_image_set(data: Any) -> Any:
         raise ValueError("a stream of images cannot be read by number: pass a datasets.Dataset, or make pixel_values.")
     if isinstance(data, VisionDataset):
         return _of_torchvision(data)
+    if isinstance(data, (ConcatDataset, TensorDataset)) and len(data) and isinstance(data[0], (tuple, list)):
+        raise ValueError(
+            f"{type(data).__name__} gives tuples, of which labels cannot be told: pass ImageSet(images, labels), a "
+            "dataset of torchvision, or rows with pixel_values and labels."
+        )
     if not isinstance(data, datasets.Dataset) or data.format["type"] == "custom" or "pixel_values" in data.features:
         return data
     images = [name for name, kind in data.features.items() if isinstance(kind, datasets.Image)]

@@ -46,6 +46,18 @@ class BareClassifier(nn.Module):
         loss = None if labels is None else ForSequenceClassificationLoss(labels, logits, self.config)
         return ImageClassifierOutput(loss=loss, logits=logits)
 
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """As Trainer asks for it under ``gradient_checkpointing``, with timm's own."""
+        enable: Any = getattr(self.module, "set_grad_checkpointing", None)
+        if enable is None:
+            raise ValueError(
+                f"gradient_checkpointing: {type(self.module).__name__} has none (timm's set_grad_checkpointing): leave "
+                "it out."
+            )
+        enable(True)
+
+    gradient_checkpointing_enable = activation_checkpointing_enable  # its name in older releases of transformers
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         return self.module.state_dict(*args, **kwargs)
 
