@@ -69,6 +69,24 @@ class MixTrainingArguments(TrainingArguments):
     )
 
     def method_options(self) -> dict[str, Any]:
-        """The options that are set."""
-        own = {f.name for f in fields(MixTrainingArguments)} - {f.name for f in fields(TrainingArguments)} - {"method"}
-        return {name: value for name in own if (value := getattr(self, name)) is not None}
+        """The options that are set.
+
+        Raises:
+            ValueError: for ``weights`` or ``penalties`` as a text that is not numbers ("1 1 0.5" is, which is how a
+                hyperparameter search can keep them).
+        """
+        found = {name: value for name in METHOD_OPTIONS if (value := getattr(self, name)) is not None}
+        for name in ("weights", "penalties"):
+            if isinstance(value := found.get(name), str):
+                try:
+                    found[name] = [float(number) for number in value.split()]
+                except ValueError as error:
+                    raise ValueError(f"{name}={value!r} is not numbers: pass them as '1 1 0.5'.") from error
+        return found
+
+
+METHOD_OPTIONS = tuple(
+    f.name
+    for f in fields(MixTrainingArguments)
+    if f.name not in {"method", *(own.name for own in fields(TrainingArguments))}
+)

@@ -60,13 +60,22 @@ class Method:
                 "probabilities: pass other targets."
             )
 
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"mixing": self.mixing, "objective": self.objective, "targets": self.targets}
+
+    @property
+    def options(self) -> list[str]:
+        """The names that `with_options` takes."""
+        return [*(name for part in self._parts.values() for name in _options_of(part)), "targets"]
+
     def with_options(self, **options: Any) -> Method:
         """The same method with some fields of its parts changed, and ``targets`` replaced.
 
         Raises:
             ValueError: for an option that none of the parts has; the message lists those that they have.
         """
-        parts: dict[str, Any] = {"mixing": self.mixing, "objective": self.objective, "targets": self.targets}
+        parts = self._parts
         if "targets" in options:
             parts["targets"] = as_targets(options.pop("targets"))
         known = {field: name for name, part in parts.items() for field in _options_of(part)}

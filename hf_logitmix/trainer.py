@@ -10,6 +10,8 @@ import torch
 from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
 from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_logitmix import checks
 from hf_logitmix.arguments import MixTrainingArguments
@@ -18,13 +20,15 @@ from hf_logitmix.collator import MixCollator
 from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method, get_method
+from hf_logitmix.models import unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
+from hf_logitmix.search import SearchMixin
 from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training_set import TrainingSet
 
 
-class MixTrainerMixin(ExtrasMixin):
+class MixTrainerMixin(SearchMixin, ExtrasMixin):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
     Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``),
@@ -178,6 +182,12 @@ class MixTrainerMixin(ExtrasMixin):
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:  # an older checkpoint of this step is not complete any more from here on
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
+
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()  # so that trainer_state.json, written next, tells that all is there
@@ -215,7 +225,18 @@ class MixTrainerMixin(ExtrasMixin):
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         inputs = dict(inputs)
         _take_plan(inputs)  # a MixCollator serves evaluation too
-        return super().prediction_step(model, inputs, *args, **kwargs)
+        if isinstance(labels := inputs.get("labels"), Tensor):
+            checks.note_multi_label(self.model, labels)
+            num_labels, problem_type = checks.head_of(self.model)
+            if problem_type == "multi_label_classification":
+                inputs["labels"] = checks.as_labels(labels, num_labels, problem_type)
+        config = getattr(unwrap(self.model), "config", None)
+        before = getattr(config, "problem_type", None)
+        try:
+            return super().prediction_step(model, inputs, *args, **kwargs)
+        finally:
+            if config is not None:  # the model's own forward guesses a problem_type and keeps it
+                config.problem_type = before
 
 
 class MixTrainer(MixTrainerMixin, Trainer):

@@ -383,6 +383,19 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
         train(tmp_path, teacher=teacher)
 
 
+def test_an_encoder_without_a_trained_head_is_no_teacher(tmp_path):
+    a_teacher().bert.save_pretrained(tmp_path / "encoder")
+    with pytest.raises(ValueError, match=r"teacher='encoder' lacks classifier\.bias.*head knows nothing"):
+        train(tmp_path / "out", teacher=str(tmp_path / "encoder"))
+
+
+def test_what_is_no_classifier_is_no_teacher(tmp_path):
+    with pytest.raises(ValueError, match="no model with a config"):
+        train(tmp_path, teacher=torch.nn.Linear(2, 3))
+    with pytest.raises(ValueError, match="trained for multi_label_classification"):
+        train(tmp_path, teacher=a_teacher(problem_type="multi_label_classification"))
+
+
 def test_no_teacher_is_refused_at_once(tmp_path):
     for method in ("distillation", Method(objective=Distillation())):
         with pytest.raises(ValueError, match="distillation needs a teacher: pass teacher="):

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -69,8 +70,8 @@ class Pause(TrainerCallback):
         time.sleep(0.1)
 
 
-def train(folder: str, method: str, workers: int, place: str = "", slow: bool = False) -> None:
-    """Start, or go on from the last complete checkpoint, and write down how it ended."""
+def train(folder: str, method: str, workers: int, place: str = "", slow: bool = False, resume: str = "") -> None:
+    """Start, or go on from the last complete checkpoint or the one that is named, and write down how it ended."""
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of dataloader workers, which would start a fork server each
     CutOff.place = place
@@ -90,7 +91,7 @@ def train(folder: str, method: str, workers: int, place: str = "", slow: bool = 
     trainer = CutOff(model=tiny_bert(dropout=0.1), args=args, method=method, train_dataset=examples(22))
     if slow:
         trainer.add_callback(Pause())
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
+    trainer.train(resume_from_checkpoint=resume or last_complete_checkpoint(folder) is not None)
     log = [{k: v for k, v in entry.items() if k in LOGGED} for entry in trainer.state.log_history if "loss" in entry]
     states = {"model": trainer.model, "optimizer": trainer.optimizer, "extras": trainer.method.learned}
     torch.save({name: part.state_dict() for name, part in states.items()}, Path(folder) / "end.pt")
@@ -158,6 +159,22 @@ def test_killed_while_a_checkpoint_is_written(tmp_path, place, caplog):
     assert why_torn(folder / "checkpoint-1")
     assert last_complete_checkpoint(folder) is None
     assert "checkpoint-1 was not written to its end" in caplog.text
+    left_alone(folder, "logitmix", 0)
+    assert_same_end(tmp_path / "alone", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["after the model", "before the state", "within the state"])
+def test_killed_while_a_checkpoint_is_written_over_an_older_one(tmp_path, place):
+    """A run that goes on from checkpoint-10 though 11 was there: what is then in 11 is half old and half new."""
+    left_alone(tmp_path / "alone", "logitmix", 0)
+    folder = shutil.copytree(tmp_path / "alone", tmp_path / "killed")
+    shutil.rmtree(folder / "checkpoint-12")
+    torn = start(str(folder), "logitmix", 0, place, False, str(folder / "checkpoint-10"))
+    torn.join(120)
+    assert torn.exitcode == -signal.SIGKILL
+    assert why_torn(folder / "checkpoint-11")
+    assert last_complete_checkpoint(folder) == str(folder / "checkpoint-10")
     left_alone(folder, "logitmix", 0)
     assert_same_end(tmp_path / "alone", folder)
 

@@ -497,10 +497,44 @@ def test_clipping_looks_at_the_model_alone(tmp_path):
 
 def test_a_step_costs_one_forward_of_the_batch(tmp_path):
     model, rows = tiny_bert(), []
-    handle = model.bert.encoder.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    handle = model.bert.encoder.register_forward_pre_hook(
+        lambda module, args: rows.append((len(args[0]), module.training))
+    )
     train(tmp_path, model=model)
     handle.remove()
-    assert rows == [8, 8, 8, 6]
+    tried = [(2, False)] * 2  # before the first step: does the classifier make the logits?
+    assert rows == [*tried, (8, True), (8, True), (8, True), (6, True)]
+
+
+def changed(make):
+    """A model with another classifier."""
+    model = tiny_bert()
+    model.classifier = make(model.config.hidden_size, model.config.num_labels)
+    return model
+
+
+@pytest.mark.parametrize(
+    "after",
+    [nn.LogSoftmax(-1), nn.LayerNorm(3), nn.Sequential(nn.Unflatten(1, (3, 1)), nn.Conv1d(3, 3, 1), nn.Flatten())],
+)
+def test_a_classifier_whose_outputs_are_not_the_logits_is_refused(tmp_path, after):
+    model = changed(lambda width, count: nn.Sequential(nn.Linear(width, count), after))
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"no classifier whose outputs are the logits.*beta=1\.0"):
+        train(tmp_path, model=model)
+    assert torch.equal(weights(model), before)
+    train(tmp_path, model=model, method=get_method("lamix", beta=1.0))
+
+
+def test_a_classifier_called_by_keyword_has_a_second_head_too(tmp_path):
+    class ByKeyword(nn.Linear):
+        def __call__(self, hidden):
+            return nn.Module.__call__(self, input=hidden)
+
+    torch.manual_seed(0)
+    one, other = (changed(kind) for kind in (nn.Linear, ByKeyword))
+    other.classifier.load_state_dict(one.classifier.state_dict())
+    assert torch.equal(*(weights(train(tmp_path, model=model).model) for model in (one, other)))
 
 
 def test_whoever_asks_for_outputs_gets_k_columns(tmp_path):
@@ -688,6 +722,13 @@ def test_a_checkpoint_of_another_method_is_refused_with_its_reason(tmp_path):
     saving_run(tmp_path / "vanilla", method="vanilla")
     with pytest.raises(ValueError, match=f"checkpoint-4 lacks {EXTRAS}.*another method"):
         saving_run(tmp_path / "resumed", resume=str(tmp_path / "vanilla" / "checkpoint-4"))
+
+
+def test_what_lamix_has_learned_is_not_left_behind_silently(tmp_path):
+    saving_run(tmp_path / "whole")
+    for method in ("vanilla", get_method("lamix", beta=1.0)):
+        with pytest.raises(ValueError, match=r"checkpoint-4 holds what another method.*Linear"):
+            saving_run(tmp_path / "resumed", resume=str(tmp_path / "whole" / "checkpoint-4"), method=method)
 
 
 def test_the_best_checkpoints_second_head_comes_back(tmp_path):

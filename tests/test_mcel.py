@@ -354,6 +354,12 @@ def test_a_similarity_that_does_not_fit(name):
         method.check(tiny_bert(4), 4, "single_label_classification")
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_margins_that_are_not_finite(bad):
+    with pytest.raises(ValueError, match="one finite number for each of 3 classes"):
+        get_method("gmcel", margins=(0.1, bad, 0.2)).check(tiny_bert(3), 3, "single_label_classification")
+
+
 def test_margins_of_a_wrong_length():
     method = get_method("gmcel", margins=(0.1, 0.2))
     with pytest.raises(ValueError, match=r"margins=\(0\.1, 0\.2\): pass one finite number for each of 3 classes"):
@@ -655,6 +661,29 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, name, parametrization):
     assert not torch.equal(first.matrix(3), stopped.method.targets.matrix(3))
     losses = [[entry["loss"] for entry in t.state.log_history if "loss" in entry] for t in (whole, resumed)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (("sg_mcel", {"parametrization": "soft"}), "holds what another method, or one with other options"),
+        (("gmcel", {}), "holds what another method"),
+        (("sg_mcel", {"class_similarity": similarity(3, seed=8)}), "another class_similarity"),
+    ],
+)
+def test_other_options_do_not_go_on_with_what_was_learned(tmp_path, method, message):
+    def start(folder, name, options, resume=None):
+        args = arguments(folder, max_steps=3, save_strategy="steps", save_steps=1)
+        MixTrainer(model=tiny_bert(), args=args, method=get_method(name, **options), train_dataset=examples(24)).train(
+            resume_from_checkpoint=resume
+        )
+
+    start(tmp_path / "whole", "sg_mcel", {"class_similarity": similarity(3)})
+    name, options = method
+    checkpoint = str(tmp_path / "whole" / "checkpoint-1")
+    with pytest.raises(ValueError, match=message):
+        start(tmp_path / "other", name, {"class_similarity": similarity(3), **options}, checkpoint)
+    start(tmp_path / "same", "sg_mcel", {"class_similarity": similarity(3)}, checkpoint)
 
 
 @pytest.mark.parametrize("lost", [SIMILARITY, f"checkpoint-4/{EXTRAS}"])

@@ -197,7 +197,8 @@ def test_two_trainers_on_one_model_do_not_mix_twice(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_over_method_alpha_and_weights_trains_what_each_trial_says(tmp_path):
+@pytest.mark.parametrize("draws", ["everything", "by method"])
+def test_a_search_over_method_alpha_and_weights_trains_what_each_trial_says(tmp_path, draws):
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seen = []
@@ -205,14 +206,30 @@ def test_a_search_over_method_alpha_and_weights_trains_what_each_trial_says(tmp_
     class Watching(MixTrainer):
         def _inner_training_loop(self, *args, **kwargs):
             result = super()._inner_training_loop(*args, **kwargs)
-            seen.append((self.method, self.args.method, self.args.alpha))
+            seen.append(self.method)
             return result
 
-    def space(trial):
+    def everything(trial):
         return {
-            "method": trial.suggest_categorical("method", ["mixup", "logitmix"]),
+            "method": trial.suggest_categorical("method", ["vanilla", "mixup", "logitmix"]),
             "alpha": trial.suggest_float("alpha", 0.5, 3.0),
+            "weights": trial.suggest_categorical("weights", ["1 1 1", "1 1 0.5"]),
         }
+
+    def by_method(trial):
+        drawn = {"method": trial.suggest_categorical("method", ["vanilla", "mixup", "logitmix"])}
+        if drawn["method"] != "vanilla":
+            drawn["alpha"] = trial.suggest_float("alpha", 0.5, 3.0)
+        if drawn["method"] == "logitmix":
+            drawn["weights"] = trial.suggest_categorical("weights", ["1 1 1", "1 1 0.5"])
+        return drawn
+
+    space = everything if draws == "everything" else by_method
+    trials = []
+
+    def noted(trial):
+        trials.append(space(trial))
+        return trials[-1]
 
     trainer = Watching(
         model=None,
@@ -221,12 +238,34 @@ def test_a_search_over_method_alpha_and_weights_trains_what_each_trial_says(tmp_
         train_dataset=examples(8),
         eval_dataset=examples(8),
     )
-    best = trainer.hyperparameter_search(space, n_trials=4, backend="optuna", direction="minimize")
-    assert len(seen) == 4
-    assert len({alpha for _, _, alpha in seen}) == 4
-    for method, name, alpha in seen:
-        assert method == get_method(name, alpha=alpha)
-    assert set(best.hyperparameters) == {"method", "alpha"}
+    best = trainer.hyperparameter_search(
+        noted, n_trials=12, backend="optuna", direction="minimize", sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    assert {trial["method"] for trial in trials} == {"vanilla", "mixup", "logitmix"}
+    assert len(seen) == len(trials) == 12
+    takes = {"vanilla": (), "mixup": ("alpha",), "logitmix": ("alpha", "weights")}
+    for method, trial in zip(seen, trials, strict=True):
+        options = {name: trial[name] for name in takes[trial["method"]]}
+        if "weights" in options:
+            options["weights"] = [float(number) for number in options["weights"].split()]
+        assert method == get_method(trial["method"], **options)
+    assert {"method"} <= set(best.hyperparameters) <= {"method", "alpha", "weights"}
+    assert (trainer.args.method, trainer.args.alpha, trainer.args.weights) == (None, None, None)
+
+
+def test_a_search_over_methods_needs_one_that_is_open(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    trainer = MixTrainer(
+        model=None,
+        model_init=lambda trial: tiny_bert(),
+        args=arguments(tmp_path, MixTrainingArguments, max_steps=1),
+        method="mixup",
+        train_dataset=examples(8),
+        eval_dataset=examples(8),
+    )
+    with pytest.raises(ValueError, match="draws method='logitmix', and the Trainer was given method=mixup"):
+        trainer.hyperparameter_search(lambda trial: {"method": "logitmix"}, n_trials=1, backend="optuna")
 
 
 def test_a_trained_model_runs_in_a_pipeline(tmp_path):

@@ -20,6 +20,7 @@ from tiny_models import VOCABULARY as WORDS
 from torch import nn
 from transformers import PoolFormerConfig, PoolFormerForImageClassification, default_data_collator
 
+from hf_logitmix import get_method
 from hf_logitmix.features import pooled_features
 from hf_logitmix.similarity import (
     FILE_NAME,
@@ -444,6 +445,49 @@ def test_a_sample_keeps_the_shares_and_leaves_no_class_out(most, shares):
         x = from_pooler(tiny_bert(5), [{k: v for k, v in rows[i].items() if k != "number"} for i in picked])
         expected = lda_similarity(x, [labels[i] for i in picked])
         torch.testing.assert_close(matrix, expected, atol=2e-3, rtol=0)
+
+
+class Lazy(torch.utils.data.Dataset):
+    """Rows whose labels are known only when they are read."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+def test_an_absent_class_of_two_is_found_in_rows_that_are_made_when_read():
+    data = TrainingSet(Lazy([{"labels": 0} for _ in range(6)]), nn.Identity(), 2)
+    with pytest.raises(ValueError, match="class 1 has no example"):
+        class_similarity(data)
+
+
+def test_rows_without_labels_are_named():
+    data = TrainingSet(Lazy([{"kind": 0} for _ in range(6)]), nn.Identity(), 3)
+    with pytest.raises(ValueError, match="neither `labels` nor `label`"):
+        class_similarity(data)
+
+
+def test_s_makes_similarities_of_distances_and_belongs_to_what_is_kept(tmp_path):
+    model = tiny_bert(4, dropout=0.3)
+    features = from_pooler(model, ROWS)
+    for s in (logistic, exponential):
+        found = class_similarity(training_set(tmp_path, model=model), s=s)
+        torch.testing.assert_close(found, lda_similarity(features, LABELS, s=s), atol=1e-4, rtol=1e-3)
+        mcel = get_method("mcel", s=s).targets.prepare(training_set(model=model))
+        torch.testing.assert_close(mcel.class_similarity, found)
+
+
+def test_a_kept_matrix_that_is_damaged_is_found_again(tmp_path, caplog):
+    found = class_similarity(training_set(tmp_path))
+    path = tmp_path / FILE_NAME
+    path.write_bytes(path.read_bytes()[:20])
+    torch.testing.assert_close(class_similarity(training_set(tmp_path)), found)
+    assert "cannot be read" in caplog.text
 
 
 def test_two_classes_need_no_features():

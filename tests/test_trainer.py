@@ -331,8 +331,12 @@ def test_a_mix_collator_serves_the_trainer_whatever_the_workers(tmp_path, worker
 
 def test_a_model_trained_with_logitmix_is_a_plain_model(tmp_path):
     model = tiny_bert()
-    trainer = MixTrainer(model=model, args=arguments(tmp_path), method="logitmix", train_dataset=examples(8))
+    data = examples(8)
+    trainer = MixTrainer(
+        model=model, args=arguments(tmp_path), method="logitmix", train_dataset=data, eval_dataset=data
+    )
     trainer.train()
+    trainer.evaluate()  # in which the model's own forward guesses a problem_type
     assert model.config.problem_type is None
     trainer.save_model(str(tmp_path / "final"))
     loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "final", output_loading_info=True)
@@ -392,10 +396,20 @@ def test_streamed_text_labels_and_columns_train_as_they_do_in_trainer(tmp_path):
 def test_multi_hot_labels_make_a_multi_label_model(tmp_path):
     """As transformers does in its own forward; otherwise a pipeline would apply a softmax."""
     data = [{**row, "labels": torch.tensor([1.0, 0.0, 1.0])} for row in data_without_types(4)]
+    whole = [{**row, "labels": [1, 0, 1]} for row in data]
     for method in ("vanilla", "logitmix"):
-        model = tiny_bert()
-        MixTrainer(model=model, args=arguments(tmp_path, max_steps=1), method=method, train_dataset=data).train()
-        assert model.config.problem_type == "multi_label_classification"
+        losses = []
+        for rows in (data, whole):  # numbers or integers
+            model, args = tiny_bert(), arguments(tmp_path, max_steps=1)
+            trainer = MixTrainer(model=model, args=args, method=method, train_dataset=rows, eval_dataset=rows)
+            with torch.no_grad():
+                logits = model(**batch_of(data)).logits
+            expected = F.binary_cross_entropy_with_logits(logits, torch.tensor([[1.0, 0.0, 1.0]] * 4)).item()
+            assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-5)
+            trainer.train()
+            assert model.config.problem_type == "multi_label_classification"
+            losses.append(trainer.evaluate()["eval_loss"])
+        assert losses[0] < expected
     with pytest.raises(ValueError, match="multi_label_classification"):
         MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method="label_smoothing", train_dataset=data)
 
