@@ -7,6 +7,7 @@ python glue_runs/run_glue.py --task_name mrpc --model_name_or_path bert-base-unc
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     set_seed(args.seed)
     model, tokenizer = load_model(task, glue, new_head=args.do_train)
     source = HUB_NAME if glue.glue_dir is None else "GLUE, local files"
+    source += f", trained on {Path(glue.train_file).name}" if glue.train_file and args.do_train else ""
     noise = f"{glue.label_noise:g} {glue.label_noise_kind}" if glue.label_noise and args.do_train else None
     experiment = Experiment(
         task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, label_noise=noise

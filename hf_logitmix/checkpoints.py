@@ -6,7 +6,9 @@ import json
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
+from transformers import PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -26,6 +28,23 @@ def why_torn(checkpoint: str | Path) -> str | None:
     except ValueError:
         return f"{TRAINER_STATE_NAME} is cut off"
     return None
+
+
+def load_renamed(model: PreTrainedModel, checkpoint: str | Path) -> None:
+    """Load a checkpoint in which tensors have other names than in the model.
+
+    `save_pretrained` writes the names, and for some architectures the shapes, of a model's original release.
+    `from_pretrained` turns them back; Trainer's own ``load_state_dict(strict=False)`` leaves those tensors out, with a
+    warning (https://github.com/huggingface/transformers/issues/43701).
+
+    Raises:
+        ValueError: if there are tensors that the checkpoint does not have under any name.
+    """
+    kind: Any = type(model)
+    loaded, info = kind.from_pretrained(checkpoint, config=model.config, dtype=model.dtype, output_loading_info=True)
+    if info["missing_keys"]:
+        raise ValueError(f"checkpoint {Path(checkpoint).name} lacks {', '.join(sorted(info['missing_keys'])[:3])}.")
+    model.load_state_dict(loaded.state_dict())
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:

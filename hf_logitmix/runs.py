@@ -317,7 +317,9 @@ def _training_settings(args: MixTrainingArguments) -> dict[str, Any]:
         "warmup_steps": args.warmup_steps,
         "lr_scheduler_type": str(SchedulerType(args.lr_scheduler_type).value),
     }
+    order = str(getattr(args, "train_sampling_strategy", "random"))
     return {
+        **({} if order == "random" else {"train_sampling_strategy": order}),
         "learning_rate": args.learning_rate,
         "num_train_epochs": args.num_train_epochs,
         "max_steps": args.max_steps,

@@ -9,13 +9,13 @@ import datasets
 import torch
 from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_logitmix import checks
 from hf_logitmix.arguments import MixTrainingArguments
-from hf_logitmix.checkpoints import last_complete_checkpoint, why_torn
+from hf_logitmix.checkpoints import last_complete_checkpoint, load_renamed, why_torn
 from hf_logitmix.collator import MixCollator
 from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.forward import mixed_forward
@@ -60,6 +60,7 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
         self._examples_per_micro_batch: Tensor | float | None = None
         self._terms: dict[str, tuple[Tensor, int]] = {}
         self._resumed_from: Path | None = None
+        self._loads_from = ""
         self._is_prepared = False
         checks.check_launch(self.args)
         checks.check_head(self.model)
@@ -181,6 +182,21 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
             )
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._loads_from = resume_from_checkpoint
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        self._loads_from = str(self.state.best_model_checkpoint)
+        super()._load_best_model()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        model = unwrap(self.model)
+        if load_result.missing_keys and load_result.unexpected_keys and isinstance(model, PreTrainedModel):
+            load_renamed(model, self._loads_from)
+        else:
+            super()._issue_warnings_after_load(load_result)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import examples, tiny_bert
+from conftest import examples, tiny_bert, tiny_vit
 from test_trainer import arguments
 from transformers import Trainer, TrainerCallback
 
@@ -22,12 +22,14 @@ from hf_logitmix.checkpoints import last_complete_checkpoint, why_torn
 from hf_logitmix.mixing import CutMix, PuzzleMix
 
 STEPS, KILLS = 12, 3
+PLACES = ["after the model", "before the state", "within the state"]
 LOGGED = ("loss", "mix", "cls", "sim", "distill", "penalty_high", "lam_mean", "learning_rate", "step")
 TEXT_METHODS = [
     name
     for name, method in METHODS.items()
     if not isinstance(method.mixing, (CutMix, PuzzleMix)) and name != "logitmix_m"
 ]
+IMAGE_METHODS = ["cutmix", "logitmix_p"]
 # A fork server holds the imports, so that a process that is killed and started again costs a second.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch", "transformers.trainer", "hf_logitmix", "conftest", "test_trainer"])
@@ -87,8 +89,9 @@ def train(folder: str, method: str, workers: int, place: str = "", slow: bool = 
         dataloader_num_workers=workers,
     )
     options = {"teacher": tiny_bert(seed=1)} if method == "distillation" else {}
-    method = get_method(method, **options)
-    trainer = CutOff(model=tiny_bert(dropout=0.1), args=args, method=method, train_dataset=examples(22))
+    reads_images = method in IMAGE_METHODS
+    model, data = (tiny_vit(), pictures(22)) if reads_images else (tiny_bert(dropout=0.1), examples(22))
+    trainer = CutOff(model=model, args=args, method=get_method(method, **options), train_dataset=data)
     if slow:
         trainer.add_callback(Pause())
     trainer.train(resume_from_checkpoint=resume or last_complete_checkpoint(folder) is not None)
@@ -96,6 +99,11 @@ def train(folder: str, method: str, workers: int, place: str = "", slow: bool = 
     states = {"model": trainer.model, "optimizer": trainer.optimizer, "extras": trainer.method.learned}
     torch.save({name: part.state_dict() for name, part in states.items()}, Path(folder) / "end.pt")
     (Path(folder) / "log.json").write_text(json.dumps(log))
+
+
+def pictures(count: int) -> list[dict]:
+    generator = torch.Generator().manual_seed(0)
+    return [{"pixel_values": torch.rand(3, 16, 16, generator=generator), "labels": i % 3} for i in range(count)]
 
 
 def start(*arguments):
@@ -130,9 +138,16 @@ def left_alone(folder: Path, method: str, workers: int) -> None:
     assert process.exitcode == 0
 
 
+def test_the_readme_counts_the_kills():
+    inside = 2 * len(PLACES)
+    total = 2 * KILLS * len(TEXT_METHODS + IMAGE_METHODS) + inside
+    text = " ".join((Path(__file__).parents[1] / "README.md").read_text().split())
+    assert f"with SIGKILL, {total} times in all, {['zero', 'two', 'four', 'six'][inside // 2]} of them inside" in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("method", TEXT_METHODS)
+@pytest.mark.parametrize("method", TEXT_METHODS + IMAGE_METHODS)
 def test_killed_at_random_points(tmp_path, method, workers):
     left_alone(tmp_path / "alone", method, workers)
     folder, rng = tmp_path / "killed", random.Random(f"{method} {workers}")
@@ -149,7 +164,7 @@ def test_killed_at_random_points(tmp_path, method, workers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["after the model", "before the state", "within the state"])
+@pytest.mark.parametrize("place", PLACES)
 def test_killed_while_a_checkpoint_is_written(tmp_path, place, caplog):
     left_alone(tmp_path / "alone", "logitmix", 0)
     folder = tmp_path / "killed"
@@ -164,7 +179,7 @@ def test_killed_while_a_checkpoint_is_written(tmp_path, place, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["after the model", "before the state", "within the state"])
+@pytest.mark.parametrize("place", PLACES)
 def test_killed_while_a_checkpoint_is_written_over_an_older_one(tmp_path, place):
     """A run that goes on from checkpoint-10 though 11 was there: what is then in 11 is half old and half new."""
     left_alone(tmp_path / "alone", "logitmix", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 HERE = Path(__file__).parent
+README = (HERE.parent / "README.md").read_text()
 METHODS = ["vanilla", "label_smoothing", "mixup", "logitmix"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -69,6 +71,15 @@ def test_a_model_sharded_by_fsdp2_is_mixed_as_a_whole_one(tmp_path):
     assert results["sharded"]
     assert results["losses"][0] == pytest.approx(results["losses"][1], abs=1e-6)
     assert results["gradient difference"] < 1e-6
+
+
+@pytest.mark.slow
+def test_the_readmes_accelerate_command_starts_two_processes(tmp_path, alone):
+    found = re.search(r"`accelerate launch(.*?) your_script.py`", README, flags=re.DOTALL).group(1).split()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    assert_same(launch([*ACCELERATE, *found, "--main_process_port", port], tmp_path / "out.json", 4, 1), alone)
 
 
 @pytest.mark.slow

@@ -391,7 +391,7 @@ def test_nothing_is_known_before_prepare(cls):
 def test_lamix_takes_distributions_alone():
     mixing = Linear(alpha=1.0, input_lam=0.5)
     halves = torch.diag(torch.tensor([0.5, 1.0, 1.0]))
-    for targets in (Infogain(), halves, GMCEL(parametrization="soft")):
+    for targets in (Infogain(), halves, SGMCEL(parametrization="soft"), GMCEL(parametrization="soft")):
         with pytest.raises(ValueError, match="rows that need not sum to 1"):
             Method(mixing, LaMix(), targets)
         Method(Linear(alpha=1.0), MixedCrossEntropy(), targets)

@@ -239,3 +239,10 @@ def test_a_transform_that_renames_the_labels():
     """As of an image dataset, whose transform gives pixel_values and labels."""
     data = dataset().with_transform(lambda batch: {"labels": batch["label"]})
     assert add_label_noise(data, 0.5).with_format(None)["clean_label"][:] == CLEAN.tolist()
+
+
+def test_labels_in_a_narrow_type_do_not_overflow():
+    clean = np.arange(100, dtype=np.int8)
+    noisy = noisy_labels(clean, 200, 1.0)
+    assert ((noisy >= 0) & (noisy < 200) & (noisy != clean)).all()
+    assert noisy.max() > 127

@@ -1,0 +1,79 @@
+"""Checkpoints whose tensors have other names than the model's: transformers writes those of the original release."""
+
+from __future__ import annotations
+
+import image_architectures
+import pytest
+import torch
+from architectures import MODEL_TYPES, NEEDS_OTHER_PACKAGES
+from conftest import tiny_vit
+from image_architectures import CLASSES, NOT_TRIED
+from safetensors.torch import load_file, save_file
+from test_trainer import arguments, weights
+from tiny_models import tiny_model
+
+from hf_logitmix import MixTrainer
+
+TEXT = [name for name in MODEL_TYPES if name not in NEEDS_OTHER_PACKAGES]
+IMAGES = [name for name in CLASSES if name not in NOT_TRIED]
+QUICK = ("bert", "esm", "mixtral", "BeitForImageClassification", "ViTForImageClassification")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in [*TEXT, *IMAGES]]
+)
+def test_all_of_a_model_comes_back(tmp_path, name):
+    model = tiny_model(name) if name in TEXT else image_architectures.tiny_model(name)
+    trainer = MixTrainer(model=model, args=arguments(tmp_path), method="vanilla")
+    trainer.save_model(str(tmp_path / "checkpoint-1"))
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    trainer._load_from_checkpoint(str(tmp_path / "checkpoint-1"))
+    after = model.state_dict()
+    assert [key for key in before if not torch.equal(before[key], after[key])] == []
+
+
+def pictures(count: int = 12) -> list[dict]:
+    generator = torch.Generator().manual_seed(0)
+    return [{"pixel_values": torch.rand(3, 16, 16, generator=generator), "labels": i % 3} for i in range(count)]
+
+
+def run(folder, resume=None, **options) -> MixTrainer:
+    args = arguments(folder, max_steps=4, save_strategy="steps", save_steps=1, per_device_train_batch_size=3, **options)
+    trainer = MixTrainer(
+        model=tiny_vit(),
+        args=args,
+        method="mixup",
+        train_dataset=pictures(),
+        eval_dataset=pictures(6),
+        compute_metrics=(lambda scores: lambda _: {"score": next(scores)})(iter([0.1, 0.9, 0.3, 0.2])),
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
+    """Here stock Trainer goes on with the weights that the model was made with, and a warning."""
+    whole = run(tmp_path / "whole")
+    resumed = run(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-2"))
+    assert torch.equal(weights(whole.model), weights(resumed.model))
+
+
+def test_the_best_model_is_the_one_of_its_checkpoint(tmp_path):
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "score", "greater_is_better": True}
+    trainer = run(tmp_path, eval_strategy="steps", eval_steps=1, **best)
+    assert trainer.state.best_global_step == 2
+    loaded = type(trainer.model).from_pretrained(tmp_path / "checkpoint-2")
+    assert torch.equal(weights(trainer.model), weights(loaded))
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(tmp_path):
+    run(tmp_path / "whole")
+    path = tmp_path / "whole" / "checkpoint-2" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["classifier.bias"]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"checkpoint-2 lacks classifier\.bias"):
+        run(tmp_path / "resumed", str(path.parent))
