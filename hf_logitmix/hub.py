@@ -28,6 +28,7 @@ def model_card(
     split: str = "validation",
     settings: Mapping[str, object] | None = None,
     pipeline_tag: str = "text-classification",
+    how_to_load: str = "",
 ) -> ModelCard:
     """A card with the method, its source, the metrics and the settings.
 
@@ -39,6 +40,7 @@ def model_card(
         dataset, dataset_config, split: what the metrics were measured on, as named on the Hub.
         settings: name -> value, such as the learning rate.
         pipeline_tag: what the Hub calls the task.
+        how_to_load: what it takes besides ``from_pretrained``.
     """
     on_hub = base_model is not None and not Path(base_model).exists() and not Path(base_model).is_absolute()
     origin = "Trained from scratch" if base_model is None else f"Fine-tuned from `{public_name(base_model)}`"
@@ -69,6 +71,7 @@ def model_card(
         f"---\n{data.to_yaml()}\n---",
         f"# {name}",
         f"{origin} on {dataset} `{dataset_config}` with hf_logitmix {__version__}.",
+        *([how_to_load] if how_to_load else []),
         "## Method",
         f"```\n{method}\n```",
         *([f"Source of the method: {method.source}."] if method.source else []),

@@ -100,12 +100,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def call(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> Tensor:
     """The logits of a model, from whatever it returns; they must have as many rows as the batch that went in."""
     output = model(**inputs)
+    logits: Any
     if isinstance(output, Tensor):
         logits = output
     elif isinstance(output, Mapping):
-        logits = output["logits"]
+        logits = output.get("logits")
     else:
         logits = output.logits if hasattr(output, "logits") else output[0]
+    if logits is None:
+        raise ValueError(
+            f"{type(model).__name__} gave no `logits`: mixing needs a classifier, such as "
+            "AutoModelForSequenceClassification."
+        )
     if logits.dim() != 2 or len(logits) != rows:
         raise ValueError(
             f"{type(model).__name__} gave logits of shape {tuple(logits.shape)} for {rows} rows: mixing needs a model "

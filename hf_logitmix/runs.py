@@ -67,6 +67,7 @@ class Run:
         settings: more settings for the records than those of training.
         pipeline_tag: what the Hub calls the task.
         architecture: name for records of a model that was made from scratch.
+        how_to_load: for the model card: what it takes besides ``from_pretrained``.
         results: what ``all_results.json`` will hold.
     """
 
@@ -80,6 +81,7 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     pipeline_tag: str = "text-classification"
     architecture: str = "from-scratch"
+    how_to_load: str = ""
     results: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -169,6 +171,7 @@ class Run:
                     dataset_config=self.task,
                     settings={**results["settings"], "seed": results["seed"]},
                     pipeline_tag=self.pipeline_tag,
+                    how_to_load=self.how_to_load,
                 ).save(self.output / "README.md")
         if self._args.push_to_hub and trained:
             self.trainer.push_to_hub()

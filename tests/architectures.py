@@ -116,7 +116,7 @@ def truth_gap(model: PreTrainedModel) -> float:
 
 
 def gradients_flow(model: PreTrainedModel) -> None:
-    """LogitMix and Mixup run backward, and every embedding of an id of the batch gets a gradient."""
+    """LogitMix and Mixup run backward, with finite gradients."""
     model.train()
     labels = torch.arange(BATCH) % 3
     for rows in ("both", "mixed"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import batch_of, examples, tiny_bert
 from test_trainer import InOrder, arguments, collate_pairs, data_without_types, weights
-from transformers import TrainerCallback, pipeline
+from transformers import Trainer, TrainerCallback, pipeline
 
 from glue_runs.demo import train_tokenizer
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
@@ -131,6 +131,17 @@ def test_clipping_bounds_the_step_as_in_trainer(tmp_path):
     trainer = train(tmp_path, model=model, max_grad_norm=0.01, max_steps=1)
     assert trainer.state.log_history[0]["grad_norm"] > 0.01
     assert (weights(model) - before).norm().item() == pytest.approx(0.05 * 0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.01, 0.5, 0.0])
+def test_clipping_is_that_of_stock_trainer(tmp_path, max_grad_norm):
+    stock, data = tiny_bert(), examples(24)
+    Trainer(model=stock, args=arguments(tmp_path, max_grad_norm=max_grad_norm), train_dataset=data).train()
+    ours = MixTrainer(
+        model=tiny_bert(), args=arguments(tmp_path, max_grad_norm=max_grad_norm), method="vanilla", train_dataset=data
+    )
+    ours.train()
+    torch.testing.assert_close(weights(ours.model), weights(stock), atol=1e-6, rtol=1e-5)
 
 
 def test_neftune_still_adds_its_noise(tmp_path):

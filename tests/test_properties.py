@@ -133,6 +133,33 @@ def test_scaling_never_changes_a_prediction(prediction):
         np.testing.assert_array_equal(cross_fit(logits, labels).argmax(1), logits.argmax(1))
 
 
+@given(st.integers(0, 6), st.integers(0, 5))
+def test_metrics_of_nothing_or_of_one_class_are_refused(size, classes):
+    logits, labels = np.zeros((size, classes)), np.zeros(size, dtype=int)
+    if size and classes > 1:
+        assert calibration_metrics(logits, labels)["accuracy"] == 1
+    else:
+        with pytest.raises(ValueError, match=r"are empty|have one column"):
+            calibration_metrics(logits, labels)
+
+
+@given(batches(), st.integers(0, 10**6))
+def test_a_logit_that_is_no_number_makes_the_loss_none(batch, place):
+    """And never a number that looks right."""
+    logits, mixed, labels, plan = batch
+    mixed.view(-1)[place % mixed.numel()] = float("nan")
+    assert mixed_cross_entropy(mixed, labels, plan).isnan()
+    assert logitmix_loss(logits, mixed, labels, plan).total.isnan()
+
+
+def test_a_batch_of_nothing_has_no_mean_as_in_torch():
+    nothing, labels = torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)
+    plan = MixPlan(labels, torch.zeros(0))
+    assert torch.nn.functional.cross_entropy(nothing, labels).isnan()
+    assert mixed_cross_entropy(nothing, labels, plan).isnan()
+    assert logitmix_loss(nothing, nothing, labels, plan).total.isnan()
+
+
 @given(predictions(), st.sampled_from([np.nan, np.inf, -np.inf]), st.integers(0, 10**6))
 def test_one_number_that_is_none_is_refused(prediction, value, place):
     logits, labels = prediction

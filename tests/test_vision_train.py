@@ -202,6 +202,7 @@ def test_the_card_is_of_image_classification(made):
     assert card.data.pipeline_tag == "image-classification"
     assert card.data.base_model is None
     assert "Trained from scratch on seven, local files" in card.text
+    assert ("import hf_logitmix.vision" in card.text) is found["model"].startswith("small_")
     assert {"* opt: sgd", "* sched: cosine", "* padding: 4", "* seed: 5"} <= set(card.text.splitlines())
     told = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert told == {

@@ -39,6 +39,10 @@ from hf_logitmix.vision.models import create_model, image_processor, input_confi
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 DEMO_METHODS = ("vanilla", "cutmix", "logitmix_c")
+_HOW_TO_LOAD = (
+    "The architecture is one of hf_logitmix: `import hf_logitmix.vision` puts it into timm's registry, before "
+    "`from_pretrained` or `timm.create_model`."
+)
 SMALL = 64  # up to this side images are padded and cropped, not cropped and resized
 
 
@@ -201,6 +205,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         },
         pipeline_tag="image-classification",
         architecture=str(images.model).removeprefix("timm/"),
+        how_to_load=_HOW_TO_LOAD if str(images.model).startswith("timm/small_") else "",
     )
     found.results["versions"] |= {"timm": timm.__version__, "torchvision": torchvision.__version__}
     if args.do_train and not found.train():
