@@ -346,6 +346,29 @@ def test_real_bert_on_real_pairs():
             torch.testing.assert_close(mixed_forward(model, cut, plan, rows=rows).mixed_logits, expected, **TOLERANCE)
 
 
+class SecondTable(type(tiny_bert())):
+    """Looks its ids up in a table of its own, too."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.more = nn.Embedding(config.vocab_size, config.num_labels)
+        self.post_init()
+
+    def forward(self, input_ids=None, **inputs):
+        output = super().forward(input_ids=input_ids, **inputs)
+        output.logits = output.logits + self.more(input_ids).mean(1)
+        return output
+
+
+@pytest.mark.parametrize("rows", ["both", "mixed"])
+def test_a_model_that_would_be_mixed_in_part_is_an_error(rows):
+    model, batch = SecondTable(tiny_bert().config), batch_of(examples(4))
+    plan = MixPlan(torch.tensor([1, 0, 3, 2]), torch.full((4,), 0.3))
+    with pytest.raises(RuntimeError, match=r"Embedding\(60, 3\) reads the ids of the words too.*mixed in part"):
+        mixed_forward(model, batch, plan, rows=rows)
+    assert mixed_forward(model, batch, plan, mixing=Linear(level="hidden:1"), rows=rows).mixed_logits.shape == (4, 3)
+
+
 class RemadeTypes(type(tiny_bert())):
     """A BERT whose forward makes its token types anew, so that no embedding is called with the batch's own tensor."""
 

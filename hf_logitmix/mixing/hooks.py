@@ -37,6 +37,10 @@ class Forward:
         """Hidden states with their mixed rows."""
         raise NotImplementedError
 
+    def is_of_words(self, ids: Any) -> bool:
+        """Whether what an embedding reads, which is not mixed, are the ids of the words, which are to be mixed."""
+        return False
+
 
 class Recompute(Forward):
     """A forward over B + M rows: where it is mixed, the last M rows are made anew from the first B.
@@ -61,6 +65,9 @@ class Recompute(Forward):
         own = clean.narrow(axis, 0, len(self.plan.lam))
         partner = clean.index_select(axis, self.plan.partner.to(hidden.device))
         return torch.cat([clean, interpolate(own, partner, self.plan.lam, axis)], axis)
+
+    def is_of_words(self, ids: Any) -> bool:
+        return self.level == "embedding" and self.ids is not None and same_memory(ids, self.ids)
 
     def _batch_axis(self, ids: Any) -> int | None:
         """Which axis of the ids is the batch: xlnet, for one, turns them to [L, B]. None if they are something else."""
@@ -96,6 +103,11 @@ class Mixer:
                 before, after = partial(self._before_embedding, word), partial(self._after_embedding, word)
                 self._handles.append(module.register_forward_pre_hook(before))
                 self._handles.append(module.register_forward_hook(after, with_kwargs=True))
+        known = {id(module) for module in (*self.sites.words, *self.sites.types)}
+        for module in model.modules():
+            looks_up = getattr(type(module), "forward", None) is nn.Embedding.forward  # some only ask for the length
+            if looks_up and id(module) not in known:
+                self._handles.append(module.register_forward_pre_hook(self._before_other))
         for k, layer in enumerate(self.sites.layers, start=1):
             self._handles.append(layer.register_forward_hook(partial(self._after_layer, f"hidden:{k}")))
         if self.sites.head:
@@ -134,6 +146,13 @@ class Mixer:
         if self._forward is None:
             return None
         return self._forward.after_embedding(args[0] if args else next(iter(kwargs.values())), output, word)
+
+    def _before_other(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if self._forward is not None and args and isinstance(args[0], Tensor) and self._forward.is_of_words(args[0]):
+            raise RuntimeError(
+                f"{module} reads the ids of the words too and is not what get_input_embeddings() names, so this model "
+                "would be mixed in part: pass level='hidden:k', or a method that mixes nothing."
+            )
 
     def _after_layer(self, level: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if self._forward is None or self._forward.level != level:

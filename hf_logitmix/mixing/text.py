@@ -90,6 +90,7 @@ class _Lookup(Forward):
     def __init__(self, plan: MixPlan, inputs: Mapping[str, Any], second: Mapping[str, Any]) -> None:
         super().__init__("embedding", plan)
         self.has_types = "token_type_ids" in inputs
+        self.ids = _ids(second)
         self.pairs = [
             (ids, inputs[name])
             for name, ids in second.items()
@@ -103,6 +104,9 @@ class _Lookup(Forward):
         if word or self.has_types:
             raise _UnknownIds
         return None
+
+    def is_of_words(self, ids: Any) -> bool:
+        return same_memory(ids, self.ids)
 
     def after_embedding(self, ids: Any, output: Any, word: bool) -> Any:
         mixed = len(self.plan.lam)
