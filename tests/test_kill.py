@@ -24,12 +24,8 @@ from hf_logitmix.mixing import CutMix, PuzzleMix
 STEPS, KILLS = 12, 3
 PLACES = ["after the model", "before the state", "within the state"]
 LOGGED = ("loss", "mix", "cls", "sim", "distill", "penalty_high", "lam_mean", "learning_rate", "step")
-TEXT_METHODS = [
-    name
-    for name, method in METHODS.items()
-    if not isinstance(method.mixing, (CutMix, PuzzleMix)) and name != "logitmix_m"
-]
-IMAGE_METHODS = ["cutmix", "logitmix_p"]
+IMAGE_METHODS = [name for name, method in METHODS.items() if isinstance(method.mixing, (CutMix, PuzzleMix))]
+EVERY_METHOD = [name for name in METHODS if name != "logitmix_m"]  # another name of logitmix
 # A fork server holds the imports, so that a process that is killed and started again costs a second.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch", "transformers.trainer", "hf_logitmix", "conftest", "test_trainer"])
@@ -140,14 +136,14 @@ def left_alone(folder: Path, method: str, workers: int) -> None:
 
 def test_the_readme_counts_the_kills():
     inside = 2 * len(PLACES)
-    total = 2 * KILLS * len(TEXT_METHODS + IMAGE_METHODS) + inside
+    total = 2 * KILLS * len(EVERY_METHOD) + inside
     text = " ".join((Path(__file__).parents[1] / "README.md").read_text().split())
     assert f"with SIGKILL, {total} times in all, {['zero', 'two', 'four', 'six'][inside // 2]} of them inside" in text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("method", TEXT_METHODS + IMAGE_METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_killed_at_random_points(tmp_path, method, workers):
     left_alone(tmp_path / "alone", method, workers)
     folder, rng = tmp_path / "killed", random.Random(f"{method} {workers}")
