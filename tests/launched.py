@@ -1,6 +1,8 @@
 """What test_launch.py starts, alone or under torchrun or accelerate: train with several methods and save what came out.
 
-torchrun --nproc_per_node 2 tests/launched.py OUTPUT PER_DEVICE_BATCH ACCUMULATION METHOD ...
+torchrun --nproc_per_node 2 tests/launched.py OUTPUT PER_DEVICE_BATCH ACCUMULATION ACCELERATOR_CONFIG METHOD ...
+
+The accelerator_config is JSON. Where it is empty the batches bring their partners; else each process draws its own.
 """
 
 from __future__ import annotations
@@ -19,14 +21,15 @@ from hf_logitmix.runs import leave_together
 TRAIN, EVAL = 24, 12
 
 
-def run(folder: Path, method: str, batch: int, accumulation: int) -> dict:
+def run(folder: Path, method: str, batch: int, accumulation: int, config: dict) -> dict:
     """Train three steps of eight examples and evaluate."""
     data = data_without_types(TRAIN + EVAL)
     args = arguments(
         folder,
         per_device_train_batch_size=batch,
-        per_device_eval_batch_size=3,
+        per_device_eval_batch_size=4 if config.get("split_batches") else 3,  # a multiple of the processes
         gradient_accumulation_steps=accumulation,
+        accelerator_config=config or None,
     )
     trainer = InOrder(
         model=tiny_bert(),
@@ -34,7 +37,7 @@ def run(folder: Path, method: str, batch: int, accumulation: int) -> dict:
         method=method,
         train_dataset=data[:TRAIN],
         eval_dataset=data[TRAIN:],
-        data_collator=collate_pairs,
+        data_collator=None if config else collate_pairs,
         compute_metrics=calibration_of(),
     )
     trainer.train()
@@ -51,8 +54,9 @@ def run(folder: Path, method: str, batch: int, accumulation: int) -> dict:
 
 
 def main() -> None:
-    output, batch, accumulation, *methods = sys.argv[1:]
-    results = {name: run(Path(output).with_suffix(""), name, int(batch), int(accumulation)) for name in methods}
+    output, batch, accumulation, config, *methods = sys.argv[1:]
+    numbers = int(batch), int(accumulation)
+    results = {name: run(Path(output).with_suffix(""), name, *numbers, json.loads(config)) for name in methods}
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         Path(output).write_text(json.dumps(results))
     leave_together()

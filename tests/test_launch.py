@@ -31,8 +31,9 @@ main_training_function: main
 """
 
 
-def launch(launcher: list[str], output: Path, batch: int, accumulation: int) -> dict:
-    command = [*launcher, str(HERE / "launched.py"), str(output), str(batch), str(accumulation), *METHODS]
+def launch(launcher: list[str], output: Path, batch: int, accumulation: int, **config: bool) -> dict:
+    options = [str(output), str(batch), str(accumulation), json.dumps(config)]
+    command = [*launcher, str(HERE / "launched.py"), *options, *METHODS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -44,8 +45,8 @@ def alone(tmp_path_factory):
     return launch([sys.executable], tmp_path_factory.mktemp("alone") / "out.json", 8, 1)
 
 
-def assert_same(results: dict, alone: dict) -> None:
-    for method in METHODS:
+def assert_same(results: dict, alone: dict, methods: tuple[str, ...] = tuple(METHODS)) -> None:
+    for method in methods:
         two, one = results[method], alone[method]
         assert (two["processes"], one["processes"]) == (2, 1)
         for key in ("losses", "eval_loss", "eval_brier", "weights"):
@@ -58,6 +59,18 @@ def assert_same(results: dict, alone: dict) -> None:
 @pytest.mark.parametrize(("batch", "accumulation"), [(4, 1), (2, 2)])
 def test_torchrun_equals_one_process(tmp_path, alone, batch, accumulation):
     assert_same(launch(TORCHRUN, tmp_path / "out.json", batch, accumulation), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "batch"), [({"dispatch_batches": True}, 4), ({"split_batches": True}, 8)])
+def test_batches_may_be_cut_up_between_processes(tmp_path, alone, config, batch):
+    """What is not mixed is what one process makes of it; what is mixed has partners that no other process drew."""
+    results = launch(TORCHRUN, tmp_path / "out.json", batch, 1, **config)
+    assert_same(results, alone, ("vanilla", "label_smoothing"))
+    for method in ("mixup", "logitmix"):
+        assert results[method]["processes"] == 2
+        assert np.isfinite([*results[method]["losses"], *results[method]["mix"]]).all()
+        assert results[method]["weights"] != results["vanilla"]["weights"]
 
 
 @pytest.mark.slow
