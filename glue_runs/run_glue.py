@@ -18,8 +18,8 @@ from glue_runs.demo import run_demo
 from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
 from hf_logitmix import METHODS, MixTrainingArguments
+from hf_logitmix.command_line import checkpoint_to_resume, exit_with, report
 from hf_logitmix.noise import add_label_noise
-from hf_logitmix.runs import checkpoint_to_resume, exit_with, report
 
 
 @dataclass

@@ -10,6 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
 VOCABULARY = 60
@@ -79,6 +80,12 @@ def examples(count: int, num_labels: int = 3, length: int = 9, seed: int = 0) ->
     return data
 
 
+def random_images(count: int) -> list[dict]:
+    """For `tiny_vit`, in three classes."""
+    generator = torch.Generator().manual_seed(0)
+    return [{"pixel_values": torch.rand(3, 16, 16, generator=generator), "labels": i % 3} for i in range(count)]
+
+
 def batch_of(data: list[dict]) -> dict[str, torch.Tensor]:
     """The inputs of some examples, without labels."""
     return {name: torch.stack([example[name] for example in data]) for name in data[0] if name != "labels"}
@@ -90,3 +97,16 @@ def real(variable: str) -> Path:
     if not value:
         pytest.skip(f"{variable} is not set")
     return Path(value)
+
+
+class Lazy(Dataset):
+    """Examples that exist only when they are asked for."""
+
+    def __init__(self, rows):
+        self._rows = rows
+
+    def __len__(self):
+        return len(self._rows)
+
+    def __getitem__(self, index):
+        return self._rows[index]

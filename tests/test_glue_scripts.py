@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel
 import glue_runs
 from glue_runs import run_glue, sweep
 from glue_runs.demo import train_tokenizer
-from hf_logitmix.runs import exit_with
+from hf_logitmix.command_line import exit_with
 
 SCRIPTS = Path(glue_runs.__file__).parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}

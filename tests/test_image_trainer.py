@@ -35,9 +35,9 @@ from transformers import (
 
 from hf_logitmix import METHODS, MixTrainingArguments, get_method
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
-from hf_logitmix.vision.images import ImageSet
+from hf_logitmix.vision.images import ImageSet, as_image_set
 from hf_logitmix.vision.models import create_model
-from hf_logitmix.vision.trainer import ImageMixTrainer, as_image_set
+from hf_logitmix.vision.trainer import ImageMixTrainer
 from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, image_transform
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

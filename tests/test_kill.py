@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import examples, tiny_bert, tiny_vit
+from conftest import examples, random_images, tiny_bert, tiny_vit
 from test_trainer import arguments
 from transformers import Trainer, TrainerCallback
 
@@ -86,7 +86,7 @@ def train(folder: str, method: str, workers: int, place: str = "", slow: bool = 
     )
     options = {"teacher": tiny_bert(seed=1)} if method == "distillation" else {}
     reads_images = method in IMAGE_METHODS
-    model, data = (tiny_vit(), pictures(22)) if reads_images else (tiny_bert(dropout=0.1), examples(22))
+    model, data = (tiny_vit(), random_images(22)) if reads_images else (tiny_bert(dropout=0.1), examples(22))
     trainer = CutOff(model=model, args=args, method=get_method(method, **options), train_dataset=data)
     if slow:
         trainer.add_callback(Pause())
@@ -95,11 +95,6 @@ def train(folder: str, method: str, workers: int, place: str = "", slow: bool = 
     states = {"model": trainer.model, "optimizer": trainer.optimizer, "extras": trainer.method.learned}
     torch.save({name: part.state_dict() for name, part in states.items()}, Path(folder) / "end.pt")
     (Path(folder) / "log.json").write_text(json.dumps(log))
-
-
-def pictures(count: int) -> list[dict]:
-    generator = torch.Generator().manual_seed(0)
-    return [{"pixel_values": torch.rand(3, 16, 16, generator=generator), "labels": i % 3} for i in range(count)]
 
 
 def start(*arguments):

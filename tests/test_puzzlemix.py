@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from hf_logitmix import MixPlan
+from hf_logitmix.mixing.grid_energy import find_levels
 from hf_logitmix.mixing.puzzlemix import (
     Energy,
-    find_levels,
     label_energy,
     move_blocks,
     normalised_saliency,

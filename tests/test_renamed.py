@@ -6,7 +6,7 @@ import image_architectures
 import pytest
 import torch
 from architectures import MODEL_TYPES, NEEDS_OTHER_PACKAGES
-from conftest import tiny_vit
+from conftest import random_images, tiny_vit
 from image_architectures import CLASSES, NOT_TRIED
 from safetensors.torch import load_file, save_file
 from test_trainer import arguments, weights
@@ -35,19 +35,14 @@ def test_all_of_a_model_comes_back(tmp_path, name):
     assert [key for key in before if not torch.equal(before[key], after[key])] == []
 
 
-def pictures(count: int = 12) -> list[dict]:
-    generator = torch.Generator().manual_seed(0)
-    return [{"pixel_values": torch.rand(3, 16, 16, generator=generator), "labels": i % 3} for i in range(count)]
-
-
 def run(folder, resume=None, **options) -> MixTrainer:
     args = arguments(folder, max_steps=4, save_strategy="steps", save_steps=1, per_device_train_batch_size=3, **options)
     trainer = MixTrainer(
         model=tiny_vit(),
         args=args,
         method="mixup",
-        train_dataset=pictures(),
-        eval_dataset=pictures(6),
+        train_dataset=random_images(12),
+        eval_dataset=random_images(6),
         compute_metrics=(lambda scores: lambda _: {"score": next(scores)})(iter([0.1, 0.9, 0.3, 0.2])),
     )
     trainer.train(resume_from_checkpoint=resume)

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import batch_of, examples, tiny_bert, tiny_vit
+from conftest import Lazy, batch_of, examples, tiny_bert, tiny_vit
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -445,19 +445,6 @@ def test_a_sample_keeps_the_shares_and_leaves_no_class_out(most, shares):
         x = from_pooler(tiny_bert(5), [{k: v for k, v in rows[i].items() if k != "number"} for i in picked])
         expected = lda_similarity(x, [labels[i] for i in picked])
         torch.testing.assert_close(matrix, expected, atol=2e-3, rtol=0)
-
-
-class Lazy(torch.utils.data.Dataset):
-    """Rows whose labels are known only when they are read."""
-
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, index):
-        return self.rows[index]
 
 
 def test_an_absent_class_of_two_is_found_in_rows_that_are_made_when_read():

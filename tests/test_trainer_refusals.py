@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import examples, tiny_bert
+from conftest import Lazy, examples, tiny_bert
 from datasets import Dataset
 from test_trainer import arguments
-from torch.utils.data import Dataset as TorchDataset
 from transformers import (
     BertForMaskedLM,
     BertForMultipleChoice,
@@ -21,19 +20,6 @@ from transformers import (
 
 from hf_logitmix import Method, MixTrainer, MixTrainerMixin, get_method
 from hf_logitmix.mixing import Linear
-
-
-class Lazy(TorchDataset):
-    """Examples that exist only when they are asked for."""
-
-    def __init__(self, rows):
-        self._rows = rows
-
-    def __len__(self):
-        return len(self._rows)
-
-    def __getitem__(self, index):
-        return self._rows[index]
 
 
 def labelled(*labels):

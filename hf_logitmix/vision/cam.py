@@ -24,8 +24,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageClassification
 
 from hf_logitmix.checks import head_of
+from hf_logitmix.command_line import exit_with
 from hf_logitmix.models import call, classifier_of, linear_of
-from hf_logitmix.runs import exit_with
 from hf_logitmix.vision.data import ImageData, load_images
 from hf_logitmix.vision.models import input_config
 from hf_logitmix.vision.transforms import image_transform

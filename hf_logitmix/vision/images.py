@@ -1,14 +1,17 @@
-"""Images with labels, as `hf_logitmix.vision` reads them."""
+"""Images with labels, as `hf_logitmix.vision` reads them, and what else may hold such."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torchvision.datasets import VisionDataset
 
 from hf_logitmix.digest import digest
 
@@ -75,3 +78,58 @@ class ReadWhenAsked(Sequence):
 
     def __getitem__(self, index: Any) -> Any:
         return self.read(self.items[int(index)])
+
+
+def as_image_set(data: Any) -> Any:
+    """An `ImageSet` of a `datasets.Dataset` with images, of a dataset of torchvision, or of a part of one.
+
+    Anything else stays as it is, as does a `datasets.Dataset` with a transform of its own or with ``pixel_values``.
+
+    Raises:
+        ValueError: for a stream of images, for several image columns, or where it is not clear what the labels are.
+    """
+    if isinstance(data, Subset) and isinstance(whole := as_image_set(data.dataset), ImageSet):
+        return whole.select(data.indices)
+    if isinstance(data, datasets.IterableDataset) and any(
+        isinstance(kind, datasets.Image) for kind in (data.features or {}).values()
+    ):
+        raise ValueError("a stream of images cannot be read by number: pass a datasets.Dataset, or make pixel_values.")
+    if isinstance(data, VisionDataset):
+        return _of_torchvision(data)
+    if isinstance(data, (ConcatDataset, TensorDataset)) and len(data) and isinstance(data[0], (tuple, list)):
+        raise ValueError(
+            f"{type(data).__name__} gives tuples, of which labels cannot be told: pass ImageSet(images, labels), a "
+            "dataset of torchvision, or rows with pixel_values and labels."
+        )
+    if not isinstance(data, datasets.Dataset) or data.format["type"] == "custom" or "pixel_values" in data.features:
+        return data
+    images = [name for name, kind in data.features.items() if isinstance(kind, datasets.Image)]
+    if not images:
+        return data
+    labels = [name for name in ("labels", "label") if name in data.features]
+    labels = labels or [name for name, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)]
+    if len(images) > 1 or len(labels) > 1:
+        raise ValueError(
+            f"image columns {images} and label columns {labels}: leave one of each (remove_columns), and call the "
+            "labels `labels`."
+        )
+    data = data.with_format(None)
+    numbers = np.asarray(data[labels[0]][:]) if labels else None
+    if numbers is not None and not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(f"column {labels[0]!r} holds no class ids: turn it into them with class_encode_column.")
+    return ImageSet(
+        ReadWhenAsked(data.select_columns(images), itemgetter(images[0])), numbers, fingerprint=str(data._fingerprint)
+    )
+
+
+def _of_torchvision(data: VisionDataset) -> ImageSet:
+    labels = getattr(data, "targets", getattr(data, "labels", None))
+    if labels is None or len(labels) != len(data) or data.target_transform is not None:
+        raise ValueError(f"{type(data).__name__} does not tell its targets: pass ImageSet(images, labels).")
+    transformed = data.transform is not None or data.transforms is not None
+    return ImageSet(ReadWhenAsked(data, itemgetter(0)), labels, as_it_is if transformed else None)
+
+
+def as_it_is(image: Any) -> Any:
+    """The transform of images that have been transformed."""
+    return image

@@ -18,20 +18,10 @@ import torchvision
 from transformers import AutoConfig, HfArgumentParser, set_seed
 
 from hf_logitmix import METHODS, MixTrainingArguments
+from hf_logitmix.command_line import checkpoint_to_resume, diagram_of, exit_with, keep_other_runs, report, side_by_side
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.models import public_name
-from hf_logitmix.runs import (
-    N_BINS,
-    Run,
-    RunMixin,
-    calibration,
-    checkpoint_to_resume,
-    diagram_of,
-    exit_with,
-    keep_other_runs,
-    report,
-    side_by_side,
-)
+from hf_logitmix.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet

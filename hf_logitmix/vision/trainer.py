@@ -6,31 +6,27 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
-from operator import itemgetter
 from typing import Any
 
-import datasets
-import numpy as np
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
-from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
-from torchvision.datasets import VisionDataset
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import has_length
 
 from hf_logitmix import checks
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method
-from hf_logitmix.models import call
+from hf_logitmix.models import call, evaluating
 from hf_logitmix.moment import Moment
 from hf_logitmix.trainer import MixTrainer
 from hf_logitmix.training_set import TrainingSet
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.ema import EmaMixin
-from hf_logitmix.vision.images import ImageSet, ReadWhenAsked, Transform
+from hf_logitmix.vision.images import ImageSet, Transform, as_image_set
 from hf_logitmix.vision.models import input_config
 from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, image_transform
 from hf_logitmix.vision.wrap import BareClassifier, as_classifier, file_state, inner_module
@@ -145,15 +141,14 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
 
     def _try_images(self) -> None:
         """Show the model two images of one colour, so that what does not fit is said before training."""
-        inputs, was_training = self._inputs(), self.model.training
+        inputs = self._inputs()
         size = inputs["image_size"]
         sides = (size, size) if isinstance(size, int) else size
         first = next(self.model.parameters())
         batch = {"pixel_values": torch.zeros(2, len(inputs["mean"]), *sides, device=first.device, dtype=first.dtype)}
         labels = torch.zeros(2, dtype=torch.long, device=first.device)
         num_labels, _ = checks.head_of(self.model)
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             try:
                 logits = call(self.model, batch, 2)
             except (RuntimeError, AssertionError, ValueError) as error:
@@ -168,12 +163,9 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
                     f"{num_labels}: pass the number of its outputs as num_labels."
                 )
             if self.method.mixing.mixes:
-                with torch.random.fork_rng(devices=[]):
-                    method = self.method.at(Moment(0, 1, self.args.seed)).for_batch(batch, labels)
-                    plan = method.mixing.plan(2, device=first.device)
-                    mixed_forward(self.model, batch, plan, mixing=method.mixing, rows="mixed")
-        finally:
-            self.model.train(was_training)
+                method = self.method.at(Moment(0, 1, self.args.seed)).for_batch(batch, labels)
+                plan = method.mixing.plan(2, device=first.device)
+                mixed_forward(self.model, batch, plan, mixing=method.mixing, rows="mixed")
 
     def _resolve_method(self) -> None:
         super()._resolve_method()
@@ -302,61 +294,6 @@ class TimmSchedule:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.updates = state["updates"]
         self.scheduler.step_update(self.updates)
-
-
-def as_image_set(data: Any) -> Any:
-    """An `ImageSet` of a `datasets.Dataset` with images, of a dataset of torchvision, or of a part of one.
-
-    Anything else stays as it is, as does a `datasets.Dataset` with a transform of its own or with ``pixel_values``.
-
-    Raises:
-        ValueError: for a stream of images, for several image columns, or where it is not clear what the labels are.
-    """
-    if isinstance(data, Subset) and isinstance(whole := as_image_set(data.dataset), ImageSet):
-        return whole.select(data.indices)
-    if isinstance(data, datasets.IterableDataset) and any(
-        isinstance(kind, datasets.Image) for kind in (data.features or {}).values()
-    ):
-        raise ValueError("a stream of images cannot be read by number: pass a datasets.Dataset, or make pixel_values.")
-    if isinstance(data, VisionDataset):
-        return _of_torchvision(data)
-    if isinstance(data, (ConcatDataset, TensorDataset)) and len(data) and isinstance(data[0], (tuple, list)):
-        raise ValueError(
-            f"{type(data).__name__} gives tuples, of which labels cannot be told: pass ImageSet(images, labels), a "
-            "dataset of torchvision, or rows with pixel_values and labels."
-        )
-    if not isinstance(data, datasets.Dataset) or data.format["type"] == "custom" or "pixel_values" in data.features:
-        return data
-    images = [name for name, kind in data.features.items() if isinstance(kind, datasets.Image)]
-    if not images:
-        return data
-    labels = [name for name in ("labels", "label") if name in data.features]
-    labels = labels or [name for name, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)]
-    if len(images) > 1 or len(labels) > 1:
-        raise ValueError(
-            f"image columns {images} and label columns {labels}: leave one of each (remove_columns), and call the "
-            "labels `labels`."
-        )
-    data = data.with_format(None)
-    numbers = np.asarray(data[labels[0]][:]) if labels else None
-    if numbers is not None and not np.issubdtype(numbers.dtype, np.integer):
-        raise ValueError(f"column {labels[0]!r} holds no class ids: turn it into them with class_encode_column.")
-    return ImageSet(
-        ReadWhenAsked(data.select_columns(images), itemgetter(images[0])), numbers, fingerprint=str(data._fingerprint)
-    )
-
-
-def _of_torchvision(data: VisionDataset) -> ImageSet:
-    labels = getattr(data, "targets", getattr(data, "labels", None))
-    if labels is None or len(labels) != len(data) or data.target_transform is not None:
-        raise ValueError(f"{type(data).__name__} does not tell its targets: pass ImageSet(images, labels).")
-    transformed = data.transform is not None or data.transforms is not None
-    return ImageSet(ReadWhenAsked(data, itemgetter(0)), labels, as_it_is if transformed else None)
-
-
-def as_it_is(image: Any) -> Any:
-    """The transform of images that have been transformed."""
-    return image
 
 
 def _is_raw(data: Any) -> bool:

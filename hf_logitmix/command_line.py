@@ -1,0 +1,130 @@
+"""What training scripts share around their runs: how they start and end, and what they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from hf_logitmix.arguments import MixTrainingArguments
+from hf_logitmix.checkpoints import last_complete_checkpoint
+from hf_logitmix.plots import reliability_diagram
+from hf_logitmix.runs import N_BINS
+
+
+def exit_with(main: Callable[[], int], name: str) -> NoReturn:
+    """Run a command line; a problem of the user's is printed as one sentence, without a traceback."""
+    try:
+        code = main()
+    except (ValueError, OSError) as problem:
+        sys.exit(f"{name}: {problem}")
+    leave_together()
+    sys.exit(code)
+
+
+def leave_together() -> None:
+    """Let the processes of a launch end at the same time.
+
+    One that exits right behind its last collective operation can be aborted by torch, with the results of all of them
+    (gloo's thread may still hold a tensor of Python's: pytorch/pytorch, pull request 179291).
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def checkpoint_to_resume(args: MixTrainingArguments) -> str | None:
+    """The checkpoint to resume from, None for a fresh run; an older run in the folder is never overwritten.
+
+    Raises:
+        ValueError: for a folder that holds a run, and for a checkpoint that is not there.
+    """
+    output = str(args.output_dir)
+    asked, last = args.resume_from_checkpoint, last_complete_checkpoint(output)
+    if asked is None and (last is not None or (Path(output) / "all_results.json").exists()):
+        resume = f"--resume_from_checkpoint {last} to go on, or " if last else ""
+        raise ValueError(f"output_dir={output!r} holds a run already: pass {resume}another --output_dir.")
+    if asked is not None and asked.lower() in ("true", "last"):
+        if last is None:
+            raise ValueError(f"resume_from_checkpoint={asked!r}: no complete checkpoint in {output!r}.")
+        return last
+    if asked is not None and not Path(asked).is_dir():
+        raise ValueError(f"resume_from_checkpoint={asked!r} is no folder: pass a checkpoint, or 'last'.")
+    return asked
+
+
+def keep_other_runs(folder: Path, data: str) -> None:
+    """Let a demo take the place of an older demo, and of nothing else.
+
+    Raises:
+        ValueError: for a folder that holds a run on other data, or one with checkpoints.
+    """
+    record = folder / "all_results.json"
+    is_other = record.exists() and json.loads(record.read_text()).get("data") != data
+    if is_other or last_complete_checkpoint(str(folder)) is not None:
+        raise ValueError(
+            f"output_dir={str(folder.parent)!r} holds a run in {folder.name!r}: pass the demo another one."
+        )
+
+
+def report(results: dict[str, Any] | None, args: MixTrainingArguments) -> int:
+    """Print how a run went, on one screen and in one process; the exit status."""
+    if args.should_save and results is None:
+        last = last_complete_checkpoint(str(args.output_dir))
+        print(f"\nStopped and saved. To go on: the same command with --resume_from_checkpoint {last}")
+    elif args.should_save and results is not None:
+        print(summary(results, str(args.output_dir)))
+    return 130 if results is None else 0
+
+
+def summary(results: dict[str, Any], output_dir: str) -> str:
+    """The run on one screen."""
+    lines = [
+        "",
+        f"{results['task']} with {results.get('method_name', 'no training')} on {results['model']}, seed "
+        f"{results['seed']}: {results['n_train']} training and {results['n_eval']} evaluation examples",
+    ]
+    lines += [
+        f"  {name.removeprefix('eval_'):<24}{value:>9.4f}"
+        for name, value in results.items()
+        if name.startswith("eval_")
+    ]
+    if "train_seconds" in results:
+        lines.append(f"  {'train_seconds':<24}{results['train_seconds']:>9.1f}")
+    return "\n".join([*lines, f"  everything is in {output_dir}"])
+
+
+def side_by_side(results: Mapping[str, dict[str, Any]]) -> str:
+    """Runs as a table on one screen, a row each."""
+    columns = {
+        "accuracy": "eval_accuracy",
+        "ECE": "eval_ece",
+        "OE": "eval_oe",
+        "NLL": "eval_nll",
+        "ECE scaled": "eval_ece_scaled",
+        "NLL scaled": "eval_nll_scaled",
+        "T": "eval_temperature",
+        "seconds": "train_seconds",
+    }
+    width = max(10, *(len(name) + 1 for name in results))
+    lines = [f"{'method':<{width}}" + "".join(f"{name:>12}" for name in columns)]
+    for method, values in results.items():
+        digits = {name: 1 if name == "seconds" else 3 for name in columns}
+        cells = [f"{values[key]:>12.{digits[name]}f}" for name, key in columns.items()]
+        lines.append(f"{method:<{width}}" + "".join(cells))
+    lines.append("ECE, OE: 10 bins. Scaled: after temperature scaling, cross-fitted in two halves of these examples.")
+    return "\n".join(lines)
+
+
+def diagram_of(folders: Mapping[str, Path], title: str, path: Path) -> None:
+    """Draw the reliability of runs beside one another, from the logits in their folders."""
+    panels = {}
+    for name, folder in folders.items():
+        with np.load(folder / "eval_logits.npz") as saved:
+            panels[name] = (saved["logits"], saved["labels"])
+    reliability_diagram(panels, N_BINS, title).savefig(path, dpi=150)
