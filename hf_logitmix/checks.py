@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.models.auto import modeling_auto
 
 from hf_logitmix.models import under_peft_model, unwrap
@@ -82,6 +82,24 @@ def as_labels(labels: Tensor, num_labels: int, problem_type: str) -> Tensor:
 
 def _as_floats(labels: Tensor) -> Tensor:
     return labels if labels.dtype == torch.float64 else labels.float()
+
+
+def check_bases(cls: type, mixin: type) -> None:
+    """Refuse a class in which the mixin's loss, or that of a class behind it, would never be asked for in training."""
+    order = cls.__mro__
+    behind = order[order.index(mixin) + 1 :]
+    if Trainer in order and Trainer not in behind:
+        raise TypeError(
+            f"{cls.__name__} has {mixin.__name__} behind Trainer, whose training would never call it: write "
+            f"class {cls.__name__}({mixin.__name__}, ...) with the Trainer last."
+        )
+    for base in behind:
+        if base is not Trainer and "compute_loss" in vars(base):
+            raise TypeError(
+                f"{base.__name__}.compute_loss stands behind {mixin.__name__} and would never be called in training, "
+                f"where the loss is the method's: put it in front, class {cls.__name__}({base.__name__}, MixTrainer), "
+                "and let it add to what super().compute_loss(...) returns."
+            )
 
 
 def check_launch(args: TrainingArguments) -> None:

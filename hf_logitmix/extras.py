@@ -48,7 +48,7 @@ class ExtrasMixin(_Base):
                 f"{method} learns parameters beside the model, which FSDP and DeepSpeed would leave out of their "
                 "optimizer: use DistributedDataParallel (torchrun or accelerate launch without them)."
             )
-        if self.optimizer is not None and self.lr_scheduler is not None:
+        if self.optimizer is not None and self.lr_scheduler is not None and not self._created_lr_scheduler:
             raise ValueError(
                 f"{method} learns parameters beside the model, which a ready-made lr_scheduler does not know: pass "
                 "optimizers=(optimizer, None), or set optim and lr_scheduler_type in the arguments."

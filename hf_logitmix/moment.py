@@ -5,23 +5,31 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import torch
+
 
 @dataclass(frozen=True)
 class Moment:
-    """One optimizer step of a training run.
+    """One optimizer step of a training run, and which of its micro-batches is at hand.
 
-    Everything random that belongs to a step (and not to a batch) is drawn from ``uniform``, a function of seed and
-    step alone. So all micro-batches of an accumulated step, all ranks, and a resumed run see the same draw.
+    What is random in mixing is a function of the fields alone: an evaluation in between, another use of torch's
+    generators or a resumed run changes none of it. A choice that belongs to the step is drawn from `uniform`, the same
+    for all its micro-batches on all processes; what belongs to one batch (partners, lam, boxes) from `generator`, which
+    is another one for each micro-batch and each process.
 
     Attributes:
         step: optimizer steps done so far.
         max_steps: optimizer steps of the whole run.
         seed: the seed of the run.
+        micro_batch: number of the micro-batch in an accumulated step, from 0.
+        rank: number of the process, from 0.
     """
 
     step: int
     max_steps: int
     seed: int = 0
+    micro_batch: int = 0
+    rank: int = 0
 
     @property
     def progress(self) -> float:
@@ -33,5 +41,13 @@ class Moment:
 
         ``purpose`` names what it is for, so that two choices of one step are independent.
         """
-        key = f"{self.seed} {self.step} {purpose}".encode()
-        return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big") / 2**48
+        return _hash(f"{self.seed} {self.step} {purpose}") / 2**48
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator on the CPU for what is drawn for one micro-batch on one process; ``purpose`` as in `uniform`."""
+        seed = _hash(f"{self.seed} {self.step} {self.micro_batch} {self.rank} {purpose}")
+        return torch.Generator().manual_seed(seed)
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=6).digest(), "big")

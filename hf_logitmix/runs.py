@@ -15,7 +15,7 @@ import accelerate
 import numpy as np
 import torch
 import transformers
-from transformers import SchedulerType, Trainer
+from transformers import Trainer
 
 from hf_logitmix._version import __version__
 from hf_logitmix.arguments import MixTrainingArguments
@@ -23,6 +23,7 @@ from hf_logitmix.hub import model_card, public_name
 from hf_logitmix.interrupt import SaveOnInterrupt
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.plots import class_matrix, reliability_diagram
+from hf_logitmix.settings import training_settings
 from hf_logitmix.targets import MCEL
 from hf_logitmix.temperature import cross_fit, fit_temperature
 from hf_logitmix.trainer import MixTrainer
@@ -96,7 +97,7 @@ class Run:
             "n_train": len(train) if train else 0,
             "n_eval": len(dev) if dev else 0,
             "n_bins": N_BINS,
-            "settings": {**self.settings, **(_training_settings(args) if train else {})},
+            "settings": {**(training_settings(args) if train else {}), **self.settings},
             "versions": {
                 "hf_logitmix": __version__,
                 "transformers": transformers.__version__,
@@ -121,11 +122,11 @@ class Run:
 
     def train(self) -> bool:
         """Train and save the model; False if Ctrl-C stopped it, after a checkpoint was saved."""
-        interrupt, results = SaveOnInterrupt(), self.results
+        interrupt, results, args = SaveOnInterrupt(), self.results, self._args
         self.trainer.add_callback(interrupt)
         started = time.perf_counter()
         with interrupt:
-            outcome = self.trainer.train(resume_from_checkpoint=self._args.resume_from_checkpoint)
+            outcome = self.trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
         if interrupt.stopped:
             return False
         seconds = time.perf_counter() - started
@@ -133,6 +134,10 @@ class Run:
         results["resumed_from_step"] = interrupt.first_step
         results["train_steps_per_second"] = (outcome.global_step - interrupt.first_step) / seconds
         results["train_loss"] = outcome.training_loss
+        if (clipped := outcome.metrics.get("train_grad_clipped")) is not None:  # of a resumed run as the seconds
+            results["train_grad_clipped"] = clipped
+        per_device = self.trainer._train_batch_size  # auto_find_batch_size may have lowered it
+        results["settings"]["batch_size"] = per_device * args.world_size * args.gradient_accumulation_steps
         self._keep_learned_targets()
         self.trainer.save_model(_internal_call=True)  # which does not push; that comes last, with the card
         return True
@@ -167,7 +172,10 @@ class Run:
                     base_model=self.base_model,
                     dataset=self.data,
                     dataset_config=self.task,
-                    settings={**results["settings"], "seed": results["seed"]},
+                    settings={
+                        **{name: v for name, v in results["settings"].items() if v is not None and v is not False},
+                        "seed": results["seed"],
+                    },
                     pipeline_tag=self.pipeline_tag,
                     how_to_load=self.how_to_load,
                 ).save(self.output / "README.md")
@@ -197,24 +205,6 @@ def calibration(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         **calibration_metrics(logits, labels, N_BINS),
         **{f"{name}_scaled": scaled[name] for name in SCALED},
         "temperature": fit_temperature(logits, labels),
-    }
-
-
-def _training_settings(args: MixTrainingArguments) -> dict[str, Any]:
-    schedule = {
-        "warmup_steps": args.warmup_steps,
-        "lr_scheduler_type": str(SchedulerType(args.lr_scheduler_type).value),
-    }
-    order = str(getattr(args, "train_sampling_strategy", "random"))
-    return {
-        **({} if order == "random" else {"train_sampling_strategy": order}),
-        "learning_rate": args.learning_rate,
-        "num_train_epochs": args.num_train_epochs,
-        "max_steps": args.max_steps,
-        "batch_size": args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
-        **({} if getattr(args, "sched", None) else schedule),  # or a schedule of timm, which the script names
-        "weight_decay": args.weight_decay,
-        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
     }
 
 

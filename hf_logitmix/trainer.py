@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import datasets
 import torch
 from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_logitmix import checks
 from hf_logitmix.arguments import MixTrainingArguments
+from hf_logitmix.auxiliary import AuxiliaryLoss
 from hf_logitmix.checkpoints import last_complete_checkpoint, load_renamed, why_torn
 from hf_logitmix.collator import MixCollator
 from hf_logitmix.extras import ExtrasMixin
@@ -24,6 +26,7 @@ from hf_logitmix.models import unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
 from hf_logitmix.search import SearchMixin
+from hf_logitmix.step_log import StepLog
 from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training_set import TrainingSet
 
@@ -39,13 +42,23 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
     and however unequal they are. (Trainer alone leaves the loss of most classification heads undivided by the
     accumulation steps: https://github.com/huggingface/transformers/issues/47688.)
 
+    An auxiliary loss that the model returns beside its logits is part of the loss (see `AuxiliaryLoss`). A subclass
+    adds terms of its own in a ``compute_loss`` that calls ``super().compute_loss(...)``; one that does not would train
+    without the method, and is refused.
+
     Args:
         method: a name in `METHODS`, or a `Method`. It overrides ``args.method``; with neither it is ``logitmix``.
             Options that are set in `MixTrainingArguments` apply on top.
 
     Raises:
+        TypeError: where a subclass is defined, for bases in an order in which the method would not be trained with.
         ValueError: before training, for anything that this method cannot do with this model and these labels.
+        RuntimeError: before the first update, if a subclass never asked for the method's loss.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        checks.check_bases(cls, MixTrainerMixin)
 
     def __init__(self, *args: Any, method: str | Method | None = None, **kwargs: Any) -> None:
         self._method_given = method
@@ -57,11 +70,19 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
         self.label_smoother = None  # it became the method's targets, so that evaluation stays plain
-        self._examples_per_micro_batch: Tensor | float | None = None
-        self._terms: dict[str, tuple[Tensor, int]] = {}
+        self._examples_in_step: Tensor | float | None = None
+        self._micro_batches = self._micro_batch = 0
+        self._left_over: list[Any] = []
+        self._epoch_iterator: Any = None
+        self._terms, self._clipped, self._clipped_in_run = StepLog(), StepLog(), StepLog()
+        self._auxiliary = AuxiliaryLoss()
+        self._loss_was_asked = False
+        self.add_callback(_LossMustBeAsked(self))
         self._resumed_from: Path | None = None
         self._loads_from = ""
-        self._is_prepared = False
+        self._prepared: Method | None = None
+        self._prepared_for: tuple[Any, ...] = ()
+        self._has_own_optimizer = self.optimizer is not None
         checks.check_launch(self.args)
         checks.check_head(self.model)
         if isinstance(self.data_collator, MixCollator):
@@ -102,21 +123,28 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
         if plan is not None:
             dispatched = isinstance(self.callback_handler.train_dataloader, DataLoaderDispatcher)
             checks.check_plan_in_batch(self.args, dispatched and self.args.world_size > 1)
+        self._loss_was_asked = True
         labels = self._take_labels(inputs)
-        moment = Moment(self.state.global_step, self.state.max_steps, self.args.seed)
+        moment = Moment(
+            self.state.global_step, self.state.max_steps, self.args.seed, self._micro_batch, self.args.process_index
+        )
+        self._micro_batch += 1
         method = self.method.at(moment).for_batch(inputs, labels)
-        plan = method.mixing.plan(len(labels), device=labels.device) if plan is None else plan
+        if plan is None:
+            plan = method.mixing.plan(len(labels), generator=moment.generator("plan"), device=labels.device)
         output = mixed_forward(model, inputs, plan, mixing=method.mixing, rows=method.objective.rows)
         num_labels, _ = checks.head_of(self.model)
         data_loss, terms = method.objective(output, labels, method.targets.matrix(num_labels))
         penalty, penalties = method.targets.penalty()
-        if penalties:
-            terms = {**terms, "data_loss": data_loss, **penalties}
+        auxiliary, auxiliaries = self._auxiliary.take()
+        if extra := {**penalties, **auxiliaries}:
+            terms = {**terms, "data_loss": data_loss, **extra}
         if method.objective.rows != "clean":
             terms = {**terms, "lam_mean": output.plan.lam.mean()}
-        share = self._share_of_step(len(labels))
-        self._remember(terms, share)
-        loss, logits = share * (data_loss + penalty), output.mixed_logits if output.logits is None else output.logits
+        weight = self._example_weight(len(labels))
+        self._terms.add(terms, weight / max(self._micro_batches, 1), self.state.global_step)
+        logits = output.mixed_logits if output.logits is None else output.logits
+        loss = weight * (data_loss + penalty + auxiliary)
         return (loss, {"logits": logits[:, :num_labels]}) if return_outputs else loss  # type: ignore[index]
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
@@ -132,35 +160,56 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
             checks.check_labels(labels.cpu().numpy(), num_labels, problem_type)
         return labels
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        batches, items = super().get_batch_samples(*args, **kwargs)
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
+        kept, self._left_over = self._left_over, []
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches - len(kept), *args, **kwargs)
+        batches = [*kept, *batches]
+        if len(batches) < num_batches:
+            # A stream has ended inside an accumulated step, for which Trainer does no update: its next epoch goes on.
+            if batches and epoch_iterator is not self._epoch_iterator:
+                raise ValueError(
+                    f"train_dataset ended after {len(batches)} batches, which gradient_accumulation_steps="
+                    f"{num_batches} never makes a whole step of: pass a longer stream, or fewer accumulation steps."
+                )
+            self._left_over, batches = batches, []
+        self._epoch_iterator = epoch_iterator
+        self._micro_batches, self._micro_batch = len(batches), 0
         sizes = [len(batch["labels"]) for batch in batches if isinstance(batch.get("labels"), Tensor)]
-        self._examples_per_micro_batch = sum(sizes) / len(sizes) if sizes else None
-        if self.args.world_size > 1:
-            count = torch.tensor([[sum(sizes), len(sizes)]], dtype=torch.float32, device=self.args.device)
-            examples, micro_batches = self.accelerator.gather(count).sum(0)
-            self._examples_per_micro_batch = examples / micro_batches
+        self._examples_in_step = sum(sizes) if sizes else None
+        if sizes and self.args.world_size > 1:
+            count = torch.tensor([sum(sizes)], dtype=torch.float32, device=self.args.device)
+            self._examples_in_step = self.accelerator.gather(count).sum()
         return batches, items
 
-    def _share_of_step(self, batch_size: int) -> Tensor | float:
-        """A micro-batch's size over the mean size in this optimizer step, on all processes: 1 where all are equal.
+    def _example_weight(self, batch_size: int) -> Tensor | float:
+        """What makes of a micro-batch's mean its part in the mean over all examples of the optimizer step.
 
-        Trainer averages micro-batches and processes; with this factor that average is the mean over examples.
+        Trainer averages the micro-batches of a process, and DistributedDataParallel the processes, so it is
+        batch_size * micro-batches * processes / examples: 1 where all micro-batches are equal.
         """
-        return 1.0 if self._examples_per_micro_batch is None else batch_size / self._examples_per_micro_batch
+        if self._examples_in_step is None:
+            return 1.0
+        return batch_size * self._micro_batches * self.args.world_size / self._examples_in_step
 
     # ---- the log -----------------------------------------------------------------------------------------------
 
-    def _remember(self, terms: dict[str, Tensor], share: Tensor | float) -> None:
-        for name, value in terms.items():
-            total, count = self._terms.get(name, (torch.zeros_like(value), 0))
-            self._terms[name] = (total + share * value.detach(), count + 1)
+    def _clip_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        norm = super()._clip_grad_norm(*args, **kwargs)
+        if norm is not None:
+            clipped = {"grad_clipped": (torch.as_tensor(norm).detach() > self.args.max_grad_norm).float()}
+            for log in (self._clipped, self._clipped_in_run):
+                log.add(clipped, 1.0, self.state.global_step)
+        return norm
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs and self._terms:
-            means = torch.stack([total / count for total, count in self._terms.values()]).reshape(1, -1)
-            logs |= dict(zip(self._terms, self.accelerator.gather(means).mean(0).tolist(), strict=True))
+        if "loss" in logs and (terms := self._terms.means()):
+            means = torch.stack(list(terms.values())).reshape(1, -1)
+            logs |= dict(zip(terms, self.accelerator.gather(means).mean(0).tolist(), strict=True))
+            logs |= {name: share.item() for name, share in self._clipped.means().items()}
             self._terms.clear()
+            self._clipped.clear()
+        if "train_runtime" in logs:
+            logs |= {f"train_{name}": share.item() for name, share in self._clipped_in_run.means().items()}
         super().log(logs, *args, **kwargs)
 
     # ---- resume ------------------------------------------------------------------------------------------------
@@ -211,16 +260,38 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        if self.optimizer is None or not self._is_prepared:  # else a second call of train() goes on
-            self._resolve_method()  # again, because the arguments may have been changed, as by a hyperparameter search
-            self.method = self.method.prepare(self._training_set())
-            self._use_extras(self.method)
-            self._is_prepared = True
-        self._terms.clear()
+        self._prepare_method()
+        for log in (self._terms, self._clipped, self._clipped_in_run):
+            log.clear()
+        self._left_over, self._epoch_iterator, self._loss_was_asked = [], None, False
         if self.args.torch_compile:
             torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one
-        with self.method.attached(self.model):  # before the model is compiled; gone when this ends or raises
+        # before the model is compiled; gone when this ends or raises
+        with self.method.attached(self.model), self._auxiliary.attached(self.model):
             return super()._inner_training_loop(*args, **kwargs)
+
+    def _prepare_method(self) -> None:
+        """Find and make what the method needs of the data and the model, unless a call of `train` before this did."""
+        self._resolve_method()  # again, because the arguments may have been changed, as by a hyperparameter search
+        options = self.args.method_options() if isinstance(self.args, MixTrainingArguments) else {}
+        named = getattr(self.args, "method", None)
+        wanted = (
+            self._method_given,
+            named,
+            options,
+            self.args.label_smoothing_factor,
+            _Same(self.model),
+            _Same(self.train_dataset),
+        )
+        if self._prepared is not None and wanted == self._prepared_for:
+            self.method = self._prepared
+            return
+        is_first, self._prepared = self._prepared is None, self.method.prepare(self._training_set())
+        self.method = self._prepared
+        if not is_first and not self._has_own_optimizer and (len(self._extras) or len(self.method.learned)):
+            self.optimizer = None  # it holds what another method, or this one on other data, has learned
+        self._use_extras(self.method)
+        self._prepared_for = wanted
 
     def _training_set(self) -> TrainingSet:
         data, collator = self.train_dataset, self.data_collator
@@ -261,6 +332,30 @@ class MixTrainer(MixTrainerMixin, Trainer):
     Example:
         >>> trainer = MixTrainer(model=model, args=args, method="logitmix", train_dataset=data)  # doctest: +SKIP
     """
+
+
+@dataclass(frozen=True)
+class _Same:
+    """Equal to another one of the very same object."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+
+class _LossMustBeAsked(TrainerCallback):
+    """Stops a run before its first update if nothing has asked for the method's loss."""
+
+    def __init__(self, trainer: MixTrainerMixin) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.trainer._loss_was_asked:
+            raise RuntimeError(
+                f"{type(self.trainer).__name__} has a compute_loss or training_step that never calls super()'s, so it "
+                "would train without its method: call super().compute_loss(...) and add your terms to what it returns."
+            )
 
 
 def _take_plan(inputs: dict[str, Any]) -> MixPlan | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from hf_logitmix.mixing.base import Mixing, split
 from hf_logitmix.mixing.hooks import Among, Recompute, attached, check_checkpointing
 from hf_logitmix.mixing.sites import resolve_level
 from hf_logitmix.models import call, is_image_model, unwrap
+from hf_logitmix.moment import Moment
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
 
@@ -109,11 +110,13 @@ class CutMix(Mixing):
         alpha: lam is drawn from Beta(alpha, alpha).
         prob: the share of batches that are cut at all (0.5 on 32 x 32 images, 1 on larger ones in the paper's code).
         per_example: draw one lam for each image instead of one for the batch.
+        moment: set by `at`; the centres of the boxes are drawn from it, and else from torch's global generator.
     """
 
     alpha: float = 1.0
     prob: float = 1.0
     per_example: bool = False
+    moment: Moment | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
@@ -130,6 +133,9 @@ class CutMix(Mixing):
         cut = torch.rand(1, generator=generator, device=source).to(plan.lam.device, non_blocking=True) < self.prob
         return MixPlan(plan.partner, torch.where(cut, plan.lam, torch.ones_like(plan.lam)))
 
+    def at(self, moment: Moment) -> CutMix:
+        return replace(self, moment=moment)
+
     def check(self, model: nn.Module, rows: Rows) -> None:
         if not is_image_model(unwrap(model)):
             raise ValueError(
@@ -139,7 +145,8 @@ class CutMix(Mixing):
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
         self.check(model, rows)
-        mixed, plan = cutmix(inputs["pixel_values"], plan)
+        generator = None if self.moment is None else self.moment.generator("boxes")
+        mixed, plan = cutmix(inputs["pixel_values"], plan, generator)
         return on_mixed(model, inputs, mixed, plan, rows)
 
 

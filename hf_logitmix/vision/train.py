@@ -7,7 +7,7 @@ python -m hf_logitmix.vision.train --dataset cifar10 --model timm/small_resnet18
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 import torchvision
 from transformers import AutoConfig, HfArgumentParser, set_seed
 
-from hf_logitmix import METHODS, MixTrainingArguments
+from hf_logitmix import METHODS
 from hf_logitmix.command_line import checkpoint_to_resume, diagram_of, exit_with, keep_other_runs, report, side_by_side
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.models import public_name
@@ -189,9 +189,10 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         settings={
             "image_size": size,
             "channels": channels,
+            "mean": list(trainer._inputs()["mean"]),
+            "std": list(trainer._inputs()["std"]),
             **({"subset_seed": images.subset_seed} if images.max_train_samples or images.max_eval_samples else {}),
             **({"label_noise": noise} if noise else {}),
-            **_image_settings(args),
         },
         pipeline_tag="image-classification",
         architecture=str(images.model).removeprefix("timm/"),
@@ -280,13 +281,6 @@ def _logits(predictions: Any) -> np.ndarray:
 def _metrics(prediction: Any) -> dict[str, float]:
     logits, labels = _logits(prediction.predictions), np.asarray(prediction.label_ids)
     return accuracies(logits, labels) | calibration_metrics(logits, labels, N_BINS)
-
-
-def _image_settings(args: ImageRunArguments) -> dict[str, Any]:
-    """Options of timm and of the augmentation that are not at the library's defaults."""
-    own = {f.name: f.default for f in fields(ImageMixTrainingArguments)}
-    names = own.keys() - {f.name for f in fields(MixTrainingArguments)}
-    return {name: getattr(args, name) for name in sorted(names) if getattr(args, name) != own[name]}
 
 
 if __name__ == "__main__":
