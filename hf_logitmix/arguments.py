@@ -29,7 +29,9 @@ class MixTrainingArguments(TrainingArguments):
     n_labels: int | None = field(default=None, metadata={"help": "PuzzleMix: levels of a block (3)."})
     neigh_size: int | None = field(default=None, metadata={"help": "PuzzleMix: pixels of a cell of the data term (4)."})
     transport: bool | None = field(default=None, metadata={"help": "PuzzleMix: move salient blocks."})
-    t_size: int | None = field(default=None, metadata={"help": "PuzzleMix: blocks along a side that are moved."})
+    t_size: int | None = field(
+        default=None, metadata={"help": "PuzzleMix: side in pixels of the blocks that are moved, at most the mask's."}
+    )
     mix_fraction: float | None = field(default=None, metadata={"help": "Share of the batch that LogitMix mixes."})
     weights: list[float] | None = field(
         default=None, metadata={"help": "Weights of LogitMix's terms: mix cls sim, as three numbers."}

@@ -85,16 +85,23 @@ def linear_of(module: nn.Module) -> Any:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """A block in which the model is in evaluation mode, without gradients and without a trace in random numbers."""
-    modes = {module: module.training for module in model.modules()}
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """A block in which the model is in evaluation mode; after it each module is in the mode that it was in."""
+    was, modes = model.training, {module: module.training for module in model.modules()}
     try:
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            yield
+        yield
     finally:
+        model.train(was)  # for modules that do more in `train` than to set a flag
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A block in which the model is in evaluation mode, without gradients and without a trace in random numbers."""
+    with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        yield
 
 
 def call(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> Tensor:

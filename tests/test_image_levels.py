@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from conftest import examples, tiny_bert, tiny_vit
 from test_trainer import arguments, weights
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 from transformers import (
     ConvNextConfig,
@@ -155,6 +158,138 @@ def test_puzzlemix_is_the_function_on_the_models_own_saliency(rows):
     with torch.no_grad():
         again = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows=rows)
     torch.testing.assert_close(again.mixed_logits, output.mixed_logits)
+
+
+class Noisy(nn.Module):
+    """Batch statistics, that are far from the pixels' own in the first layer, and dropout."""
+
+    main_input_name = "pixel_values"
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.BatchNorm2d(3), nn.BatchNorm2d(6)
+        self.conv, self.drop, self.head = nn.Conv2d(3, 6, 4, 4), nn.Dropout(0.5), nn.Linear(96, 3)
+        self.first.running_mean.copy_(torch.tensor([0.1, 0.5, 0.9]))
+        self.first.running_var.copy_(torch.tensor([1.0, 0.1, 0.01]))
+        self.train()
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.trained = mode  # as a model does that keeps more than flags
+        return self
+
+    def forward(self, pixel_values):
+        hidden = F.adaptive_avg_pool2d(self.second(self.conv(self.first(pixel_values))).relu(), 4)
+        return self.head(self.drop(hidden.flatten(1)))
+
+
+def recorded(monkeypatch) -> list[torch.Tensor]:
+    """The saliency that PuzzleMix hands on."""
+    found: list[torch.Tensor] = []
+
+    def record(pixels, saliency, *args, **kwargs):
+        found.append(saliency)
+        return puzzlemix(pixels, saliency, *args, **kwargs)
+
+    monkeypatch.setattr("hf_logitmix.mixing.puzzle.puzzlemix", record)
+    return found
+
+
+@pytest.mark.parametrize("rows", ["both", "mixed"])
+def test_saliency_is_the_root_of_the_mean_square_over_channels(rows, monkeypatch):
+    model, found = tiny_vit(), recorded(monkeypatch)
+    mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=PuzzleMix(block_num=4).for_batch(LABELS), rows=rows)
+    torch.testing.assert_close(found[0], saliency_by_hand(model), atol=1e-7, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["puzzlemix", "lamix_p"])
+def test_saliency_is_found_in_evaluation_mode_and_leaves_no_trace(name, monkeypatch):
+    """One forward in training mode, that of the mixed images, and nothing else moves statistics or draws dropout."""
+    model, found = Noisy(), recorded(monkeypatch)
+    model.first.eval()
+    before, modes = copy.deepcopy(model), {key: module.training for key, module in model.named_modules()}
+    mixing = METHODS[name].with_options(block_num=4).mixing.for_batch(LABELS)
+    torch.manual_seed(1)
+    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
+
+    quiet = copy.deepcopy(before).eval()
+    pixels = PIXELS.clone().requires_grad_()
+    F.cross_entropy(quiet(pixels), LABELS, reduction="sum").backward()
+    torch.testing.assert_close(found[0], pixels.grad.square().mean(1).sqrt())
+    prior = PLAN if name == "puzzlemix" else PLAN._replace(lam=torch.full((5,), 0.5))
+    mixed, _ = puzzlemix(PIXELS, found[0], prior, block_num=4)
+    torch.manual_seed(1)
+    torch.testing.assert_close(output.mixed_logits, before(mixed))
+    for key, value in before.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], value)
+    assert {key: module.training for key, module in model.named_modules()} == modes
+    assert model.trained
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_modes_come_back_from_saliency_that_fails():
+    model = Noisy()
+    model.first.eval()
+    model.head.register_forward_hook(lambda module, args, output: output[:2])
+    with pytest.raises(ValueError, match="for 5 rows"):
+        mixed_forward(
+            model, {"pixel_values": PIXELS}, PLAN, mixing=PuzzleMix(block_num=4).for_batch(LABELS), rows="mixed"
+        )
+    assert [model.training, model.first.training, model.second.training, model.trained] == [True, False, True, True]
+
+
+def test_the_shared_forward_of_logitmix_p_is_in_training_mode(monkeypatch):
+    """Its clean rows are trained on: statistics move with the clean batch and then with the mixed one."""
+    model, found = Noisy(), recorded(monkeypatch)
+    by_hand = copy.deepcopy(model)
+    mixing = PuzzleMix(block_num=4).for_batch(LABELS)
+    torch.manual_seed(1)
+    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="both")
+    pixels = PIXELS.clone().requires_grad_()
+    torch.manual_seed(1)
+    clean = by_hand(pixels)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(clean, LABELS, reduction="sum"), pixels)
+    torch.testing.assert_close(found[0], gradient.square().mean(1).sqrt())
+    mixed, _ = puzzlemix(PIXELS, found[0], PLAN, block_num=4)
+    torch.testing.assert_close(output.logits, clean)
+    torch.testing.assert_close(output.mixed_logits, by_hand(mixed))
+    assert model.second.num_batches_tracked == 2
+    torch.testing.assert_close(model.second.running_var, by_hand.second.running_var)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ["both", "mixed"])
+def test_the_modes_of_saliency_compile_nothing_anew(rows):
+    counter = CompileCounter()
+    model = torch.compile(Noisy(), backend=counter)
+    mixing = PuzzleMix(block_num=4).for_batch(LABELS)
+    frames = []
+    for _ in range(4):
+        output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows=rows)
+        output.mixed_logits.sum().backward()
+        frames.append(counter.frame_count)
+    assert frames[0] > 0
+    assert frames == [frames[0]] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "pixels", "message"),
+    [
+        ({"t_size": 3}, PIXELS, "t_size=3 does not divide blocks of 8"),
+        ({"t_size": 4}, torch.rand(5, 3, 56, 56), "t_size=4 does not divide blocks of 14"),
+    ],
+)
+def test_a_t_size_that_some_grid_does_not_fit_is_refused_whatever_grid_is_drawn(options, pixels, message):
+    for draw in (0.0, 0.99):
+        mixing = PuzzleMix(**options, draw=draw).for_batch(LABELS)
+        with pytest.raises(ValueError, match=message):
+            mixed_forward(Noisy(), {"pixel_values": pixels}, PLAN, mixing=mixing)
+
+
+def test_a_t_size_below_one_pixel_is_refused():
+    with pytest.raises(ValueError, match="t_size=-1: pass the side"):
+        PuzzleMix(t_size=-1)
 
 
 def test_logitmix_p_trains_on_its_shared_forward(tmp_path):

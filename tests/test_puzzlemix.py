@@ -169,26 +169,62 @@ def test_blocks_are_moved_by_hand():
     assert moved[0, 0].tolist() == [[10, 11, 0, 0], [14, 15, 0, 0], [8, 9, 0, 1], [12, 13, 4, 5]]
 
 
-@pytest.mark.parametrize("transport", [False, True])
+TRANSPORTS = [{"transport": False}, {}, {"t_eps": 0.05}, {"t_eps": 4.0}, {"t_size": 2}, {"t_size": 16}, {"t_size": 32}]
+
+
+@pytest.mark.parametrize("chosen", TRANSPORTS, ids=str)
 @pytest.mark.parametrize("block_num", [2, 4, 8, 16])
-def test_the_mixed_image_is_the_masked_sum_and_lam_its_mean(block_num, transport):
+def test_the_mixed_image_is_the_masked_sum_and_lam_its_mean(block_num, chosen):
     plan = MixPlan(PARTNER, torch.full((8,), 0.4))
     before = PIXELS.clone()
-    mixed, true_plan, mask = puzzlemix(
-        PIXELS, SALIENCY, plan, block_num=block_num, transport=transport, mean=MEAN, std=STD, return_mask=True
-    )
+    options = {"block_num": block_num, "mean": MEAN, "std": STD, **chosen}
+    mixed, true_plan, mask = puzzlemix(PIXELS, SALIENCY, plan, return_mask=True, **options)
     assert torch.equal(PIXELS, before)
     assert mask.shape == (8, block_num, block_num)
     assert set(mask.unique().tolist()) <= {0.0, 0.5, 1.0}
     torch.testing.assert_close(true_plan.lam, mask.flatten(1).mean(1))
     own, other = PIXELS, PIXELS[PARTNER]
     block = 32 // block_num
-    if transport:
-        salient = normalised_saliency(SALIENCY, block)
-        own = move_blocks(own, transport_plan(salient, mask > 0))
-        other = move_blocks(other, transport_plan(salient[PARTNER], mask < 1))
-    full = torch.kron(mask, torch.ones(block, block)).unsqueeze(1)
+    full = torch.kron(mask, torch.ones(block, block))
+    if "transport" not in chosen:
+        side, eps = min(chosen.get("t_size", block), block), chosen.get("t_eps", 0.8)
+        salient, coarse = normalised_saliency(SALIENCY, side), full[:, ::side, ::side]
+        own = move_blocks(own, transport_plan(salient, coarse > 0, eps))
+        other = move_blocks(other, transport_plan(salient[PARTNER], coarse < 1, eps))
+    full = full.unsqueeze(1)
     torch.testing.assert_close(mixed, full * own + (1 - full) * other)
+
+
+def with_blocks_of(image, plan):
+    """Each place with the block that a plan of the released code brings there, block by block."""
+    count = math.isqrt(len(plan))
+    side = image.shape[-1] // count
+    moved = np.zeros_like(image)
+    for place, source in enumerate(plan):
+        if source >= 0:
+            (y, x), (v, u) = (np.array(divmod(int(i), count)) * side for i in (place, source))
+            moved[:, y : y + side, x : x + side] = image[:, v : v + side, u : u + side]
+    return moved
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_given_its_mask_the_image_is_that_of_the_released_code(name, monkeypatch):
+    """Also with a t_size above the mask's blocks, for which the released code takes the mask's."""
+    case = of(name)
+    levels = torch.tensor(case["mask"] * (int(case["n_labels"]) - 1)).round().long()
+    monkeypatch.setattr("hf_logitmix.mixing.puzzlemix.find_levels", lambda energy: levels)
+    plan = MixPlan(PARTNER, torch.full((8,), float(case["alpha"])))
+    given = {**options(case), "t_eps": float(case["t_eps"]), "mean": MEAN, "std": STD}
+    full = np.kron(case["mask"], np.ones((32 // len(case["mask"][0]),) * 2))[:, None]
+    own, other = (
+        np.stack([with_blocks_of(*each) for each in zip(images.numpy(), case[key], strict=True)])
+        for images, key in ((PIXELS, "plan1"), (PIXELS[PARTNER], "plan2"))
+    )
+    expected = full * own + (1 - full) * other
+    for t_size in (None, 32) if int(case["t_size"]) == -1 else (int(case["t_size"]),):
+        mixed, true_plan = puzzlemix(PIXELS, SALIENCY, plan, t_size=t_size, **given)
+        np.testing.assert_allclose(mixed, expected, atol=1e-6)
+        np.testing.assert_allclose(true_plan.lam, case["ratio"], atol=1e-6)
 
 
 def test_the_prior_pulls_to_its_image():
@@ -219,6 +255,17 @@ def test_no_saliency_is_even_saliency():
     assert torch.equal(found[0], expected[0])
 
 
+@pytest.mark.parametrize("broken", [torch.inf, torch.nan])
+def test_saliency_that_overflows_is_even_saliency(broken):
+    plan = MixPlan(PARTNER, torch.full((8,), 0.5))
+    overflowed, even = SALIENCY.clone(), SALIENCY.clone()
+    overflowed[3, 5, 7] = broken
+    even[3] = 1.0
+    found, expected = (puzzlemix(PIXELS, saliency, plan, block_num=4) for saliency in (overflowed, even))
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1].lam, expected[1].lam)
+
+
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_any_batch_and_half_precision_and_channels_last(size):
     pixels, saliency = PIXELS[:size], SALIENCY[:size]
@@ -243,7 +290,8 @@ def test_any_batch_and_half_precision_and_channels_last(size):
         ({"block_num": 64}, "block_num=64"),
         ({"block_num": 4, "neigh_size": 3}, "neigh_size=3"),
         ({"block_num": 4, "n_labels": 1}, "n_labels=1"),
-        ({"block_num": 4, "t_size": 5}, "t_size=5"),
+        ({"block_num": 4, "t_size": 5}, "t_size=5 does not divide blocks of 8 pixels"),
+        ({"block_num": 4, "t_size": 0}, "t_size=0"),
         ({"block_num": 4, "saliency": SALIENCY[:, :16]}, "saliency of shape"),
         ({"block_num": 4, "pixels": PIXELS[:, :, :16]}, "pixels are"),
         ({"block_num": 4, "pixels": (PIXELS * 9).to(torch.uint8)}, "pixels are torch.uint8"),

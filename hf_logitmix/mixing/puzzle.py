@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.mixing.image import check_images
-from hf_logitmix.mixing.puzzlemix import puzzlemix
-from hf_logitmix.models import call, is_image_model, unwrap
+from hf_logitmix.mixing.puzzlemix import puzzlemix, side_of_moved
+from hf_logitmix.models import call, evaluation_mode, is_image_model, unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.objectives.cross_entropy import cross_entropy
 from hf_logitmix.output import MixedOutput, Rows
@@ -27,8 +28,10 @@ class PuzzleMix(Mixing):
     r"""PuzzleMix (Kim, Choo, Song, Puzzle Mix, ICML 2020), with the defaults of the released code.
 
     Saliency is :math:`\sqrt{\mathrm{mean}_c (\partial L / \partial x_c)^2}` of the clean batch's loss, which costs a
-    forward and a backward down to the pixels. Where the objective asks for clean rows too (LogitMix_p), that forward is
-    theirs as well: two forwards of B rows, not one of 2B.
+    forward and a backward down to the pixels: in evaluation mode, so that dropout adds no noise and the statistics of
+    batch normalisation see nothing but the mixed images. Where the objective asks for clean rows too (LogitMix_p), that
+    forward is theirs as well, in whatever mode the model is: two forwards of B rows, not one of 2B. In training mode
+    the statistics then see the clean batch and the mixed one, and dropout is in the saliency.
 
     Attributes:
         alpha: the prior is drawn from Beta(alpha, alpha), once a batch.
@@ -37,7 +40,7 @@ class PuzzleMix(Mixing):
         transport: move salient blocks to where the mask keeps them.
         label_smoothness, data_smoothness, prior_weight: beta, gamma and eta of the paper.
         neigh_size: cells of the data term in pixels; a block that it does not divide takes the next smaller size.
-        t_eps, t_size: of the transport; see `puzzlemix`.
+        t_eps, t_size: of the transport; see `puzzlemix`. t_size must fit the blocks of every g that may be drawn.
         mean, std: with which pixels were normalised, a number a channel; None for pixels in [0, 1].
         input_lam: the prior, whatever lam the plan draws for labels (LaMix_p: 1/2). None takes the plan's.
         draw, labels: set by `at` and `for_batch`.
@@ -72,6 +75,10 @@ class PuzzleMix(Mixing):
             raise ValueError(f"data_smoothness={self.data_smoothness} is outside [0, 1]: neighbours must not repel.")
         if self.neigh_size < 1:
             raise ValueError(f"neigh_size={self.neigh_size}: pass at least 1.")
+        if self.t_size is not None and self.t_size < 1:
+            raise ValueError(
+                f"t_size={self.t_size}: pass the side of a block in pixels, or None for the mask's blocks."
+            )
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together: pass both, or neither for pixels in [0, 1].")
         if self.input_lam is not None and not 0 <= self.input_lam <= 1:
@@ -101,10 +108,10 @@ class PuzzleMix(Mixing):
             raise ValueError("PuzzleMix needs labels for its saliency: pass mixing=PuzzleMix(...).for_batch(labels).")
         pixels = inputs["pixel_values"].detach()
         check_images(pixels)
-        with torch.enable_grad():
+        # only a forward that is trained on goes through DistributedDataParallel, and needs the modes of training
+        seen_by = model if rows == "both" else unwrap(model)
+        with torch.enable_grad(), nullcontext() if rows == "both" else evaluation_mode(seen_by):
             pixels.requires_grad_()
-            # only a forward that is trained on goes through DistributedDataParallel
-            seen_by = model if rows == "both" else unwrap(model)
             logits = call(seen_by, {**inputs, "pixel_values": pixels}, len(pixels))
             config = getattr(unwrap(model), "config", None)
             own = logits[:, : getattr(config, "num_labels", None)]  # a second head's outputs may stand beside them
@@ -151,5 +158,7 @@ class PuzzleMix(Mixing):
             raise ValueError(
                 f"images of {size} pixels are divided by none of {_BLOCK_NUMS}: pass block_num, or resize."
             )
+        for number in possible:  # at the first step, not at the one that draws it
+            side_of_moved(self.t_size, size // number)
         draw = torch.rand(()).item() if self.draw is None else self.draw
         return possible[int(draw * len(possible))]

@@ -28,11 +28,11 @@ def block_mean(values: Tensor, size: int) -> Tensor:
 
 
 def normalised_saliency(saliency: Tensor, size: int) -> Tensor:
-    """Saliency of blocks, which sums to 1 over an image; the same everywhere where an image has none. [B, g, g]."""
+    """Saliency of blocks, which sums to 1 over an image; even where an image has none, or none finite. [B, g, g]."""
     blocks = block_mean(saliency.unsqueeze(1), size).squeeze(1)
     total = blocks.sum((1, 2), keepdim=True)
     even = torch.full_like(blocks, 1 / blocks[0].numel())
-    return torch.where(total > 0, blocks / total.clamp_min(torch.finfo(blocks.dtype).tiny), even)
+    return torch.where((total > 0) & total.isfinite(), blocks / total.clamp_min(torch.finfo(blocks.dtype).tiny), even)
 
 
 def label_energy(
@@ -188,8 +188,8 @@ def puzzlemix(
 
     Args:
         pixels: FloatTensor[B, C, S, S]; not changed.
-        saliency: FloatTensor[B, S, S], not negative, such as the norm of the loss's gradient. An image without any
-            counts as equally salient everywhere.
+        saliency: FloatTensor[B, S, S], not negative, such as the norm of the loss's gradient. An image without any, or
+            with NaN or infinity in it, counts as equally salient everywhere.
         plan: partner, and lam as the prior's alpha.
         block_num: g; S must be a multiple.
         n_labels: levels of a block, at least 2.
@@ -197,7 +197,8 @@ def puzzlemix(
         beta, gamma, eta, neigh_size: of the energy; see `label_energy`. S / g must be a multiple of the cell
             min(neigh_size, S / g).
         t_eps: see `transport_plan`.
-        t_size: side in pixels of the blocks that are moved; None is S / g.
+        t_size: side in pixels of the blocks that are moved, at most S / g, of which it must be a divisor; a larger one
+            counts as S / g, as in the released code. None is S / g.
         mean, std: with which pixels were normalised, [C] or anything that broadcasts to [B, C, H, W].
         return_mask: give the mask too.
 
@@ -209,7 +210,7 @@ def puzzlemix(
         ValueError: for images that are not square or not a multiple of the blocks, saliency of another shape, and
             parameters that are not possible.
     """
-    size = _checked(pixels, saliency, plan, block_num, n_labels, neigh_size, t_size)
+    size = _checked(pixels, saliency, plan, block_num, n_labels, neigh_size)
     count = len(plan.partner)
     exact = pixels.float() if pixels.dtype in (torch.float16, torch.bfloat16) else pixels
     saliency = saliency.to(exact.dtype)
@@ -229,7 +230,7 @@ def puzzlemix(
     mask = find_levels(energy).to(exact.dtype) / (n_labels - 1)
     own, other = exact[:count], exact[plan.partner]
     if transport:
-        side = block if t_size is None else t_size
+        side = side_of_moved(t_size, block)
         coarse = F.interpolate(mask.unsqueeze(1), size=size // side, mode="nearest").squeeze(1)
         salient = normalised_saliency(saliency, side)
         own = move_blocks(own, transport_plan(salient[:count], coarse > 0, t_eps))
@@ -240,6 +241,18 @@ def puzzlemix(
         mixed = mixed.contiguous(memory_format=torch.channels_last)
     true_plan = MixPlan(plan.partner, mask.mean((1, 2)).to(plan.lam.dtype))
     return (mixed, true_plan, mask) if return_mask else (mixed, true_plan)
+
+
+def side_of_moved(t_size: int | None, block: int) -> int:
+    """The side of the blocks that are moved, for a mask of blocks of ``block`` pixels.
+
+    Raises:
+        ValueError: for a t_size that would cut across blocks of the mask.
+    """
+    side = block if t_size is None else min(t_size, block)
+    if side < 1 or block % side:
+        raise ValueError(f"t_size={t_size} does not divide blocks of {block} pixels: pass a divisor of it, or None.")
+    return side
 
 
 def _as_channels(value: Tensor | None, like: Tensor, default: float) -> Tensor:
@@ -256,7 +269,6 @@ def _checked(
     block_num: int,
     n_labels: int,
     neigh_size: int,
-    t_size: int | None,
 ) -> int:
     if pixels.dim() != 4 or not pixels.is_floating_point() or pixels.shape[-1] != pixels.shape[-2]:
         raise ValueError(
@@ -274,6 +286,4 @@ def _checked(
     block = size // block_num
     if block % min(neigh_size, block):
         raise ValueError(f"neigh_size={neigh_size} does not divide blocks of {block} pixels: pass a divisor of it.")
-    if t_size is not None and (t_size < 1 or size % t_size):
-        raise ValueError(f"t_size={t_size} does not divide images of {size} pixels: pass a divisor of it.")
     return size
