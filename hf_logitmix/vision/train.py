@@ -50,6 +50,9 @@ class ImageRunArguments(ImageMixTrainingArguments):
         default=1e-4, metadata={"help": "Weight decay, not of biases and normalisation layers."}
     )
     num_train_epochs: float = field(default=200, metadata={"help": "Epochs."})
+    max_grad_norm: float = field(
+        default=0.0, metadata={"help": "Clip gradients at this norm; 0 is no clipping, as in timm and the papers."}
+    )
     opt: str | None = field(
         default="sgd", metadata={"help": "timm's optimizer, sgd with Nesterov's momentum, or --optim."}
     )
