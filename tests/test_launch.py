@@ -33,11 +33,14 @@ main_training_function: main
 
 def launch(launcher: list[str], output: Path, batch: int, accumulation: int, **config: bool) -> dict:
     options = [str(output), str(batch), str(accumulation), json.dumps(config)]
-    command = [*launcher, str(HERE / "launched.py"), *options, *METHODS]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_launched([*launcher, str(HERE / "launched.py"), *options, *METHODS])
     return json.loads(output.read_text())
+
+
+def run_launched(command: list[str]) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +79,7 @@ def test_batches_may_be_cut_up_between_processes(tmp_path, alone, config, batch)
 @pytest.mark.slow
 def test_a_model_sharded_by_fsdp2_is_mixed_as_a_whole_one(tmp_path):
     output = tmp_path / "out.json"
-    command = [*TORCHRUN, str(HERE / "launched_fsdp.py"), str(output)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_launched([*TORCHRUN, str(HERE / "launched_fsdp.py"), str(output)])
     results = json.loads(output.read_text())
     assert results["sharded"]
     assert results["losses"][0] == pytest.approx(results["losses"][1], abs=1e-6)
