@@ -101,6 +101,17 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         assert type(names["trainer"].method.targets) is type(METHODS[page].targets)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_blocks_of_the_page_on_training_run(number, tmp_path):
+    text = (FOLDER.parent / "training.md").read_text()
+    assert len(blocks_of(text, "python")) == 2
+    names = {"model": tiny_bert(num_labels=2), "train_dataset": examples(16, num_labels=2), "args": arguments(tmp_path)}
+    exec(compile(blocks_of(text, "python")[number], "docs/training.md", "exec"), names)
+    before = names["model"].classifier.weight.clone()
+    names["trainer"].train()
+    assert not torch.equal(before, names["model"].classifier.weight)
+
+
 COMMANDS = [
     (page, line) for page in sorted(TEXTS) for block in blocks(page, "bash") for line in block.strip().split("\n")
 ]
