@@ -15,7 +15,7 @@ import accelerate
 import numpy as np
 import torch
 import transformers
-from transformers import SchedulerType, Trainer
+from transformers import Trainer
 
 from hf_logitmix._version import __version__
 from hf_logitmix.arguments import MixTrainingArguments
@@ -203,7 +203,7 @@ def calibration(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def _training_settings(args: MixTrainingArguments) -> dict[str, Any]:
     schedule = {
         "warmup_steps": args.warmup_steps,
-        "lr_scheduler_type": str(SchedulerType(args.lr_scheduler_type).value),
+        "lr_scheduler_type": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
     }
     order = str(getattr(args, "train_sampling_strategy", "random"))
     return {
