@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from transformers import Trainer
-from transformers.trainer_utils import has_length
 
 from hf_logitmix.models import evaluating
 from hf_logitmix.training_set import TrainingSet
@@ -104,13 +103,9 @@ class LastBatchMixin(_Base):
 
     def get_train_dataloader(self) -> DataLoader:
         loader = super().get_train_dataloader()
-        data: Any = loader.dataset
-        if (
-            isinstance(loader.batch_sampler, BatchSampler)
-            and has_length(data)
-            and not isinstance(data, IterableDataset)
-        ):
-            self._check_last_batch(loader.batch_sampler, len(data), isinstance(loader, DataLoaderDispatcher))
+        sampler, data = loader.batch_sampler, loader.dataset
+        if isinstance(sampler, BatchSampler) and isinstance(data, Sized) and not isinstance(data, IterableDataset):
+            self._check_last_batch(sampler, len(data), isinstance(loader, DataLoaderDispatcher))
         return loader
 
     def _check_last_batch(self, sampler: BatchSampler, count: int, is_dispatched: bool) -> None:
