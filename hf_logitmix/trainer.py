@@ -21,6 +21,7 @@ from hf_logitmix.checkpoints import last_complete_checkpoint, load_renamed, why_
 from hf_logitmix.collator import MixCollator
 from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.forward import mixed_forward
+from hf_logitmix.last_batch import LastBatchMixin
 from hf_logitmix.methods import Method, get_method
 from hf_logitmix.models import unwrap
 from hf_logitmix.moment import Moment
@@ -31,7 +32,7 @@ from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training_set import TrainingSet
 
 
-class MixTrainerMixin(SearchMixin, ExtrasMixin):
+class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
     Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``),

@@ -37,7 +37,7 @@ class InputConfig:
         mean: of each channel, which is subtracted.
         std: of each channel, by which it is divided then.
         interpolation: how to resize, such as "bicubic".
-        crop_pct: share of a side that is kept of an image to be classified.
+        crop_pct: share of a side that is kept of an image to be classified, by a model of timm.
     """
 
     channels: int | None = None
@@ -57,6 +57,7 @@ def create_model(
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    crop_pct: float | None = None,
     pretrained: bool = False,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
@@ -72,6 +73,8 @@ def create_model(
         image_size: their side in pixels; None for the one that the model was made for.
         mean, std: of the pixels in [0, 1], a number a channel, with which a timm model will read images: they are kept
             in its configuration. None keeps timm's.
+        crop_pct: share of a side that is kept of an image to be classified, in its configuration too. None keeps
+            timm's, at any size, as timm does.
         pretrained: take a timm model's weights from the Hub, adapted to the channels and the size.
         trust_remote_code: let a model that is not timm's bring code of its own.
 
@@ -86,7 +89,7 @@ def create_model(
         labels["label2id"] = {label: index for index, label in enumerate(label_names)}
     if name.startswith("timm/"):
         statistics = {"mean": mean, "std": std}
-        return _timm_model(name.removeprefix("timm/"), labels, channels, image_size, statistics, pretrained)
+        return _timm_model(name.removeprefix("timm/"), labels, channels, image_size, statistics, crop_pct, pretrained)
     if timm.is_model(name.split(".")[0]) and not Path(name).exists():
         raise ValueError(f"name={name!r} is a model of timm: write 'timm/{name}'.")
     saved = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
@@ -146,6 +149,7 @@ def _timm_model(
     channels: int,
     image_size: int | None,
     statistics: Mapping[str, Sequence[float] | None],
+    crop_pct: float | None,
     pretrained: bool,
 ) -> TimmWrapperForImageClassification:
     """A model of timm in the wrapper of transformers; its configuration says what `input_config` and timm read."""
@@ -167,9 +171,10 @@ def _timm_model(
     cfg = network.pretrained_cfg
     own = {key: cfg[key] for key in _KEPT if key in cfg}
     own |= {key: of_channels(values or cfg[key], channels) for key, values in statistics.items()}
-    own["input_size"] = [channels, *cfg["input_size"][1:]]
-    if image_size is not None and (not pretrained or image_size != cfg["input_size"][-1]):
-        own |= {"input_size": [channels, image_size, image_size], "crop_pct": 1.0}
+    sides = cfg["input_size"][1:] if image_size is None else (image_size, image_size)
+    own["input_size"] = [channels, *sides]
+    if crop_pct is not None:
+        own["crop_pct"] = crop_pct
     config: Any = TimmWrapperConfig(architecture=architecture, model_args=model_args, **labels)
     config.pretrained_cfg = own
     # from_pretrained keeps these weights, where a new wrapper would draw all of them from N(0, 0.02); and what came in

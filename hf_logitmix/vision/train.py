@@ -15,7 +15,8 @@ import numpy as np
 import timm
 import torch
 import torchvision
-from transformers import AutoConfig, HfArgumentParser, set_seed
+from transformers import AutoConfig, HfArgumentParser, IntervalStrategy, TrainingArguments, set_seed
+from transformers.trainer_utils import SaveStrategy
 
 from hf_logitmix import METHODS
 from hf_logitmix.command_line import checkpoint_to_resume, diagram_of, exit_with, keep_other_runs, report, side_by_side
@@ -38,7 +39,14 @@ SMALL = 64  # up to this side images are padded and cropped, not cropped and res
 
 @dataclass
 class ImageRunArguments(ImageMixTrainingArguments):
-    """`ImageMixTrainingArguments` with learning rate, batch and epochs of the Mixup paper on CIFAR, and no reports."""
+    """`ImageMixTrainingArguments` for runs: as the Mixup paper on CIFAR, evaluated and saved after each epoch.
+
+    What is passed is never replaced: ``optim`` takes the place of timm's sgd, ``lr_scheduler_type`` or
+    ``warmup_steps`` that of timm's cosine, ``eval_steps`` and ``save_steps`` that of epochs.
+
+    Raises:
+        ValueError: as `ImageMixTrainingArguments`, and for steps that no strategy reads.
+    """
 
     output_dir: str = field(default="", metadata={"help": "Where the run leaves its model and results."})
     do_train: bool = field(default=True, metadata={"help": "Train; --no_do_train to leave it out."})
@@ -54,10 +62,33 @@ class ImageRunArguments(ImageMixTrainingArguments):
         default=0.0, metadata={"help": "Clip gradients at this norm; 0 is no clipping, as in timm and the papers."}
     )
     opt: str | None = field(
-        default="sgd", metadata={"help": "timm's optimizer, sgd with Nesterov's momentum, or --optim."}
+        default=None, metadata={"help": "timm's optimizer: sgd, with Nesterov's momentum, unless --optim is passed."}
     )
     sched: str | None = field(
-        default="cosine", metadata={"help": "timm's cosine, step or multistep, or --lr_scheduler_type."}
+        default=None,
+        metadata={
+            "help": "timm's schedule, cosine, step or multistep: cosine, unless --lr_scheduler_type is passed, or "
+            "--warmup_steps, which goes with Trainer's cosine."
+        },
+    )
+    eval_strategy: IntervalStrategy | str | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "When to evaluate: epoch, steps (with --eval_steps) or no. [epoch]"}
+    )
+    save_strategy: SaveStrategy | str | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "When to save: epoch, steps (with --save_steps), best or no. [epoch]"}
+    )
+    save_steps: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Steps between two checkpoints."}
+    )
+    save_total_limit: int | None = field(
+        default=3,
+        metadata={
+            "help": "Checkpoints that are kept: the last ones, and with --metric_for_best_model the best among them; 0 "
+            "keeps all."
+        },
+    )
+    dataloader_drop_last: bool = field(
+        default=True, metadata={"help": "Leave out images that do not fill a training batch; evaluation sees all."}
     )
     logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
     dataloader_pin_memory: bool = field(
@@ -66,10 +97,25 @@ class ImageRunArguments(ImageMixTrainingArguments):
     report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
 
     def __post_init__(self) -> None:
-        if self.is_set("optim"):
-            self.opt = None
-        if self.is_set("lr_scheduler_type") or self.is_set("warmup_steps"):
-            self.sched = None
+        if self.opt is None and self.optim is None:
+            self.opt = "sgd"
+        if self.sched is None and self.lr_scheduler_type is None:
+            if self.warmup_steps:  # timm's counts its warm-up in epochs
+                self.lr_scheduler_type = "cosine"
+            else:
+                self.sched = "cosine"
+        for name in ("eval", "save"):
+            strategy, steps = getattr(self, f"{name}_strategy"), getattr(self, f"{name}_steps")
+            is_wanted = name == "save" or self.do_eval
+            if strategy is None:
+                strategy = "steps" if steps is not None else "epoch" if is_wanted else "no"
+                setattr(self, f"{name}_strategy", strategy)
+            if strategy != "steps" and steps is not None:
+                raise ValueError(f"{name}_steps={steps} is read by {name}_strategy='steps' alone: leave one out.")
+            if strategy != "no" and not is_wanted:
+                raise ValueError("do_eval=False and an eval_strategy or eval_steps exclude each other: leave one out.")
+        if self.save_strategy == "steps" and self.save_steps is None:
+            self.save_steps = TrainingArguments.save_steps
         super().__post_init__()
 
 
@@ -165,6 +211,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         image_size=size,
         mean=mean if from_scratch else None,
         std=std if from_scratch else None,
+        crop_pct=args.kept(None),
         pretrained=images.pretrained,
         trust_remote_code=images.trust_remote_code,
     )
@@ -236,6 +283,7 @@ def run_demo(args: ImageRunArguments) -> int:
             num_train_epochs=15,
             per_device_train_batch_size=50,
             save_strategy="no",
+            eval_strategy="no",
             logging_strategy="no",
             log_level="warning",
         )

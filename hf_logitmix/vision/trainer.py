@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -97,8 +98,18 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
             self._resolve_method()  # again, because the statistics of the images are known now
             if not self.is_deepspeed_enabled:
                 self._try_images()
+        elif data is not None and isinstance(self.args, Augmentation):
+            self._check_unread(self.args)
         self.eval_dataset = _each(self.eval_dataset, self._readable)
         self.add_callback(_NewEpoch())
+
+    @staticmethod
+    def _check_unread(args: Augmentation) -> None:
+        if unread := args.of_training() + ["no_aug=True"] * args.no_aug:
+            raise ValueError(
+                f"train_dataset makes its images itself, so that nobody would read {', '.join(unread)}: leave that "
+                "out, or pass images without a transform."
+            )
 
     def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
         return as_classifier(super().call_model_init(*args, **kwargs), self._num_labels)
@@ -111,8 +122,6 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
             model: Any = self.model.module if isinstance(self.model, BareClassifier) else self.model
             own = asdict(input_config(model, self.processing_class))
             told = own | {"crop_pct": own["crop_pct"] or 1.0} | self._given
-            if told["image_size"] != own["image_size"]:
-                told["crop_pct"] = 1.0  # its own is for images of its own size
             missing = [name for name in ("image_size", "mean", "std") if told[name] is None]
             if missing:
                 raise ValueError(
@@ -168,6 +177,8 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
                 mixed_forward(self.model, batch, plan, mixing=method.mixing, rows="mixed")
 
     def _resolve_method(self) -> None:
+        if isinstance(self.args, Augmentation):
+            self.args.check()
         super()._resolve_method()
         mixing = self.method.mixing
         options = {f.name for f in fields(mixing)} if is_dataclass(mixing) else set()
@@ -219,21 +230,7 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
                 f"layer_decay={args.layer_decay}: {type(module).__name__} does not tell the order of its layers "
                 "(timm's group_matcher): leave it out, or pass a model of timm."
             )
-        changed: dict[str, Any] = {}
-        if args.is_set("adam_beta1") or args.is_set("adam_beta2"):
-            changed["betas"] = (args.adam_beta1, args.adam_beta2)
-        if args.is_set("adam_epsilon"):
-            changed["eps"] = args.adam_epsilon
-        optimizer = create_optimizer_v2(
-            module,
-            opt=str(args.opt),
-            lr=args.learning_rate,
-            weight_decay=args.weight_decay,
-            momentum=args.momentum,
-            filter_bias_and_bn=args.filter_bias_and_bn,
-            layer_decay=args.layer_decay,
-            **changed,
-        )
+        optimizer = create_optimizer_v2(module, **args.optimizer_options())
         optimizer.param_groups.sort(key=lambda group: -group.get("lr_scale", 1.0))  # the first one's rate is logged
         if args.sched is None:
             for group in optimizer.param_groups:  # only schedules of timm read the scale
@@ -254,20 +251,24 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
         updates = math.ceil(self._batches_per_epoch / args.gradient_accumulation_steps)
         scheduler, _ = create_scheduler_v2(
             optimizer,
-            sched=str(args.sched),
+            **args.schedule_options(),
             num_epochs=num_training_steps / updates,  # type: ignore[arg-type]
-            decay_epochs=args.decay_epochs or 1,  # read by step alone
-            decay_milestones=args.decay_milestones or [],
-            decay_rate=args.decay_rate,
-            min_lr=args.min_lr,
-            warmup_lr=args.warmup_lr,
-            warmup_epochs=args.warmup_epochs,  # type: ignore[arg-type]
             step_on_epochs=False,
             updates_per_epoch=updates,
         )
         return TimmSchedule(scheduler)
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        sched = getattr(self.args, "sched", None)
+        if sched is None:
+            return super().create_model_card(*args, **kwargs)
+        self.args.lr_scheduler_type = SimpleNamespace(value=f"{sched} of timm")  # type: ignore[assignment]
+        try:  # Trainer's card names a schedule, and reads it there
+            super().create_model_card(*args, **kwargs)
+        finally:
+            self.args.lr_scheduler_type = None  # type: ignore[assignment]
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if inner_module(self.model) is not self.model:

@@ -38,7 +38,7 @@ class Augmentation:
     ratio: list[float] | None = field(
         default=None, metadata={"help": "Width over height of a random crop, two numbers (0.75 1.3333)."}
     )
-    hflip: float = field(default=0.5, metadata={"help": "Probability to turn left to right."})
+    hflip: float | None = field(default=None, metadata={"help": "Probability to turn left to right (0.5)."})
     vflip: float = field(default=0.0, metadata={"help": "Probability to turn upside down."})
     color_jitter: float | None = field(
         default=None, metadata={"help": "How much brightness, contrast and saturation vary."}
@@ -46,18 +46,23 @@ class Augmentation:
     aa: str | None = field(default=None, metadata={"help": "timm's auto-augment, such as rand-m9-mstd0.5 or original."})
     reprob: float = field(default=0.0, metadata={"help": "Probability to erase a random box."})
     interpolation: str | None = field(
-        default=None, metadata={"help": f"{', '.join(_INTERPOLATIONS)} (training only); else the model's own."}
+        default=None,
+        metadata={"help": f"{', '.join(_INTERPOLATIONS)} (for crops in training); else the model's own."},
     )
     crop_pct: float | None = field(
         default=None,
         metadata={
-            "help": "Share of a side that evaluation keeps; else all with padding, no_aug or at another size than the "
-            "model's, and otherwise the model's own."
+            "help": "Share of a side that evaluation keeps; else all with padding or no_aug, and otherwise the model's "
+            "own, at any size."
         },
     )
     no_aug: bool = field(default=False, metadata={"help": "Train on images as they are evaluated."})
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Refuse what is not possible or would not be read."""
         if self.padding is not None and (self.padding < 0 or self.scale or self.ratio):
             raise ValueError(
                 f"padding={self.padding}, scale={self.scale}, ratio={self.ratio}: pass a padding of at least 0 and no "
@@ -68,7 +73,7 @@ class Augmentation:
             if pair is not None and not (len(pair) == 2 and 0 < pair[0] <= pair[1]):
                 raise ValueError(f"{name}={pair}: pass two numbers above 0, the smaller one first.")
         for name in ("hflip", "vflip", "reprob"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is outside [0, 1]: it is a probability.")
         if self.color_jitter is not None and self.color_jitter < 0:
             raise ValueError(f"color_jitter={self.color_jitter}: pass at least 0, or None for none.")
@@ -76,8 +81,25 @@ class Augmentation:
             raise ValueError(f"aa={self.aa!r} changes colours itself: leave color_jitter={self.color_jitter} out.")
         if self.interpolation is not None and self.interpolation not in _INTERPOLATIONS:
             raise ValueError(f"interpolation={self.interpolation!r} is unknown: pass one of {_INTERPOLATIONS}.")
+        if self.no_aug and (unread := self.of_training()):
+            raise ValueError(f"no_aug=True leaves nobody to read {', '.join(unread)}: pass one or the other.")
+        if self.padding is not None and self.interpolation == "random":
+            raise ValueError(
+                f"interpolation='random' is for crops that are resized and padding={self.padding} resizes none: pass "
+                "scale (0.08 1) in the place of padding, or another interpolation."
+            )
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct={self.crop_pct} is outside (0, 1]: it is the share of a side that is kept.")
+
+    def of_training(self) -> list[str]:
+        """The options that change training images alone, as they are set."""
+        names = ("padding", "scale", "ratio", "hflip", "vflip", "color_jitter", "aa", "reprob")
+        found = [f"{name}={value}" for name in names if (value := getattr(self, name))]
+        return found + ["interpolation=random"] * (self.interpolation == "random")
+
+    def kept(self, own: float | None) -> float | None:
+        """The share of a side that evaluation keeps, by a model that was made for ``own``."""
+        return self.crop_pct or (1.0 if self.padding is not None or self.no_aug else own)
 
 
 @dataclass(frozen=True)
@@ -107,7 +129,7 @@ def image_transform(
         mean, std: of the pixels in [0, 1], a number a channel.
         is_training: augment.
         args: the augmentation; None takes its defaults.
-        interpolation, crop_pct: where ``args`` leaves them open; None is timm's 0.875.
+        interpolation, crop_pct: the model's, where ``args`` leaves them open; crop_pct None is timm's 0.875.
 
     Raises:
         ValueError: for statistics of neither one nor three channels, and for an ``aa`` that timm does not know.
@@ -116,25 +138,22 @@ def image_transform(
         raise ValueError(f"mean={mean} and std={std}: pass one or three numbers each, and std above 0.")
     args = args or Augmentation()
     size = size[0] if isinstance(size, tuple) and size[0] == size[1] else size
-    interpolation = args.interpolation or interpolation
-    if interpolation == "random" and (not is_training or args.padding is not None):
-        interpolation = "bilinear"
-    if args.padding is not None or args.no_aug:
-        crop_pct = 1.0
+    is_training = is_training and not args.no_aug
+    if args.interpolation is not None and (is_training or args.interpolation != "random"):
+        interpolation = args.interpolation
     try:
         steps = create_transform(
             size,
             is_training=is_training,
-            no_aug=args.no_aug,
             scale=_pair(args.scale),
             ratio=_pair(args.ratio),
-            hflip=args.hflip,
+            hflip=0.5 if args.hflip is None else args.hflip,
             vflip=args.vflip,
             color_jitter=args.color_jitter,  # type: ignore[arg-type]
             auto_augment=args.aa,
             re_prob=args.reprob,
             interpolation=interpolation,
-            crop_pct=args.crop_pct or crop_pct,
+            crop_pct=args.kept(crop_pct),
             mean=tuple(mean),
             std=tuple(std),
         ).transforms
