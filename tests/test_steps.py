@@ -21,21 +21,21 @@ def log_of(trainer) -> list[dict]:
 
 
 def test_logged_terms_add_up_where_steps_have_unequal_numbers_of_micro_batches(tmp_path):
-    """18 examples are four batches of 4 in one step and one of 2 in the next; one line of the log spans both."""
+    """22 examples are four batches of 4 in one step, and 4 and 2 in the next; one line of the log spans both."""
     options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "logging_steps": 2, "max_steps": 2}
     trainer = InOrder(
         tiny_bert(),
         arguments(tmp_path, **options, learning_rate=0.0),
         collate_pairs,
-        data_without_types(18),
+        data_without_types(22),
         method="logitmix",
     )
     trainer.train()
     (entry,) = log_of(trainer)
-    rows = data_without_types(18)
+    rows = data_without_types(22)
     steps = [
         sum(len(part) * loss_by_hand("logitmix", tiny_bert(), part).item() for part in parts) / sum(map(len, parts))
-        for parts in ([rows[i : i + 4] for i in range(0, 16, 4)], [rows[16:]])
+        for parts in ([rows[i : i + 4] for i in range(0, 16, 4)], [rows[16:20], rows[20:]])
     ]
     assert entry["loss"] == pytest.approx(np.mean(steps), abs=5e-5)
     assert entry["mix"] + entry["cls"] + entry["sim"] == pytest.approx(entry["loss"], abs=5e-5)
