@@ -64,8 +64,8 @@ def _of_columns(data: datasets.Dataset, needs_labels: bool) -> ImageSet:
     labels = [name for name in _LABELS if name in data.features] or _columns(data, datasets.ClassLabel)
     if len(images) > 1 or len(labels) > 1 or (needs_labels and not labels):
         raise ValueError(
-            f"of the columns {', '.join(data.features)} the image columns are {images} and the label columns {labels}: "
-            "leave one of each (remove_columns), and call the labels `labels`."
+            f"a dataset with the columns {_listed(data.features)} has the image columns {images} and the label columns "
+            f"{labels}: leave one of each (remove_columns), and call the labels `labels`."
         )
     data = data.with_format(None)
     numbers = np.asarray(data[labels[0]][:]) if labels else None
