@@ -14,6 +14,7 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, Te
 from torchvision.datasets import VisionDataset
 
 from hf_logitmix.vision.images import WHAT_AN_IMAGE_IS, ImageSet, ReadWhenAsked, as_it_is, is_raw, is_ready, kind
+from hf_logitmix.vision.transforms import drawn_from
 
 _LABELS = ("labels", "label")
 
@@ -34,10 +35,10 @@ def as_image_set(data: Any, *, needs_labels: bool = False, own_collator: bool = 
     Raises:
         ValueError: for anything else, with the columns or the types that were found.
     """
-    if isinstance(data, ImageSet) and data.transform is None and len(data) and is_ready(data[0]["pixel_values"]):
-        return data.with_transform(as_it_is)
-    if data is None or isinstance(data, ImageSet):
-        return data
+    if isinstance(data, ImageSet):
+        return _of_images(data, needs_labels)
+    if data is None:
+        return None
     if isinstance(data, Mapping):
         raise ValueError(
             f"{type(data).__name__} holds the splits {', '.join(data)}: pass one of them, as data['NAME']."
@@ -56,6 +57,17 @@ def as_image_set(data: Any, *, needs_labels: bool = False, own_collator: bool = 
     if isinstance(data, datasets.Dataset) and data.format["type"] != "custom" and _columns(data, datasets.Image):
         return data if "pixel_values" in data.features else _of_columns(data, needs_labels)
     return _of_examples(data, needs_labels, own_collator)
+
+
+def _of_images(data: ImageSet, needs_labels: bool) -> ImageSet:
+    """Of images that may have been transformed, and may come with their labels."""
+    if not len(data) or (data.transform is not None and data.knows_labels):
+        return data
+    item = _first_of(data.images)
+    image, has_labels = (item[0], True) if isinstance(item, tuple) else (item, data.knows_labels)
+    if needs_labels and not has_labels:
+        raise ValueError("train_dataset has images and no labels: pass ImageSet(images, labels) with class ids.")
+    return data.with_transform(as_it_is) if data.transform is None and is_ready(image) else data
 
 
 def _of_columns(data: datasets.Dataset, needs_labels: bool) -> ImageSet:
@@ -77,7 +89,7 @@ def _of_columns(data: datasets.Dataset, needs_labels: bool) -> ImageSet:
 
 def _of_examples(data: Any, needs_labels: bool, own_collator: bool) -> Any:
     """Of anything that gives examples by number: the first one shows where in them the image and the label are."""
-    first = data[0]
+    first = _first_of(data)
     if isinstance(first, Mapping) and "pixel_values" in first and not is_raw(first["pixel_values"]):
         return _Rows(data) if isinstance(data, datasets.Dataset) and not own_collator else data
     if _is_image(first):
@@ -95,6 +107,11 @@ def _of_examples(data: Any, needs_labels: bool, own_collator: bool) -> Any:
     labels = _known_labels(data) if len(keys) > 1 else None
     read = ReadWhenAsked(data, itemgetter(*(keys if labels is None else keys[:1]))) if keys else data
     return ImageSet(read, labels, None if is_raw(image) else as_it_is, str(getattr(data, "_fingerprint", "")))
+
+
+def _first_of(data: Any) -> Any:
+    with drawn_from(0):  # a transform of the user's may draw
+        return data[0]
 
 
 def _keys(example: Any, classes: list[str]) -> list[Any]:

@@ -56,10 +56,6 @@ class ImageSet(Dataset):
         """Whether labels are there before an image is read."""
         return self.labels is not None
 
-    @property
-    def has_labels(self) -> bool:
-        return self.knows_labels or (len(self) > 0 and isinstance(self.images[0], tuple))
-
     def __len__(self) -> int:
         return len(self.images)
 

@@ -99,8 +99,6 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
             **kwargs,
         )
         data = self.train_dataset
-        if isinstance(data, ImageSet) and not data.has_labels:
-            raise ValueError("train_dataset has images and no labels: pass ImageSet(images, labels) with class ids.")
         if isinstance(data, ImageSet) and data.transform is None:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             self.train_dataset = AugmentedSet(data, self._transform(is_training=True), seed)
