@@ -6,9 +6,11 @@ import logging
 import math
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset, load_dataset
 
 from glue_runs.tasks import Split, Task
+from hf_logitmix.splits import hold_out
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,17 @@ def load_task(
             parts.append((split, read_split(task, split, path)))
         loaded[name] = parts
     return loaded
+
+
+def with_validation(
+    splits: dict[str, list[tuple[Split, Dataset]]], share: float, seed: int
+) -> dict[str, list[tuple[Split, Dataset]]]:
+    """The same splits with a part of the training set as ``validation``; arguments and errors as in `hold_out`."""
+    if "train" not in splits:
+        raise ValueError(f"val_split={share} holds out training examples and there is no training: leave it out.")
+    ((split, data),) = splits["train"]
+    kept, held = hold_out(np.asarray(data.with_format(None)["label"][:]), share, seed)
+    return {**splits, "train": [(split, data.select(kept))], "validation": [(split, data.select(held))]}
 
 
 def _from_hub(task: Task, split: Split) -> Dataset:

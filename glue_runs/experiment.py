@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from glue_runs.tasks import Split, Task, task_metrics
 from hf_logitmix import MixTrainer, MixTrainingArguments
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.runs import N_BINS, Run, RunMixin, calibration
+from hf_logitmix.splits import HELD_OUT
 
 Splits = Mapping[str, list[tuple[Split, Dataset]]]
 
@@ -25,13 +26,15 @@ class Experiment:
 
     Attributes:
         task: from `glue_runs.tasks`.
-        splits: name -> (split, dataset) pairs, from `glue_runs.data.load_task`.
+        splits: name -> (split, dataset) pairs, from `glue_runs.data.load_task`; ``validation``, if it is there, is
+            evaluated during training in the place of ``dev``.
         model: with a head for the task.
         tokenizer: of the model.
         base_model: name of the model for records, of a local path only its last part; None for one made from scratch.
         max_seq_length: longer inputs are cut.
         data_name: what the data is called in records.
         label_noise: what was done to the training labels, for records; None for nothing.
+        settings: more settings for the records.
     """
 
     task: Task
@@ -42,6 +45,7 @@ class Experiment:
     max_seq_length: int = 128
     data_name: str = "nyu-mll/glue"
     label_noise: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, args: MixTrainingArguments) -> dict[str, Any] | None:
         """Train, evaluate and predict as ``args`` says; write the output folder.
@@ -50,12 +54,13 @@ class Experiment:
             what ``all_results.json`` holds, or None if the run was interrupted and saved.
         """
         data = {name: [(split, self._tokenise(part)) for split, part in parts] for name, parts in self.splits.items()}
-        train, dev = data.get("train", []), data.get("dev", [])
+        train, dev, validation = (data.get(name, []) for name in ("train", "dev", "validation"))
+        watched = validation or dev
         trainer = GlueTrainer(
             model=self.model,
             args=args,
             train_dataset=train[0][1] if train else None,
-            eval_dataset=dev[0][1] if dev else None,
+            eval_dataset=watched[0][1] if watched else None,
             data_collator=DataCollatorWithPadding(self.tokenizer),
             processing_class=self.tokenizer,
             compute_metrics=self._compute_metrics,
@@ -71,13 +76,15 @@ class Experiment:
             settings={
                 "max_seq_length": self.max_seq_length,
                 **({"label_noise": self.label_noise} if self.label_noise else {}),
+                **self.settings,
             },
+            validation=HELD_OUT if validation else "",
         )
         if train and not run.train():
             return None
         title = f"{self.task.name}, {run.results.get('method_name', run.model_name)}"
         for number, (split, part) in enumerate(dev):
-            run.evaluate(part, split.suffix, None if number else title)
+            run.evaluate(part, split.hub, split.suffix, None if number else title)
         for split, part in data.get("test", []):
             prediction = trainer.predict(part, metric_key_prefix="predict")
             if trainer.is_world_process_zero():

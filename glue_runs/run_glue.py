@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser, set_seed
 
-from glue_runs.data import HUB_NAME, load_task
+from glue_runs.data import HUB_NAME, load_task, with_validation
 from glue_runs.demo import run_demo
 from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
@@ -54,8 +54,17 @@ class GlueArguments:
     max_seq_length: int = field(default=128, metadata={"help": "Longer inputs are cut to this many tokens."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N examples only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first N examples only."})
+    val_split: float = field(
+        default=0.0,
+        metadata={
+            "help": "Hold out this share of the training examples, with each class's share kept, to evaluate during "
+            "training and to choose a checkpoint on (--load_best_model_at_end); dev is for the figures alone."
+        },
+    )
+    subset_seed: int = field(default=0, metadata={"help": "Of val_split."})
     label_noise: float = field(
-        default=0.0, metadata={"help": "Change the labels of this share of the training examples; dev stays clean."}
+        default=0.0,
+        metadata={"help": "Change the labels of this share of the training examples; all others stay clean."},
     )
     label_noise_kind: str = field(
         default="uniform", metadata={"help": "uniform (any other class) or pairwise (swap inside pairs of classes)."}
@@ -89,7 +98,9 @@ def main(argv: list[str] | None = None) -> int:
     wanted = {"train": args.do_train, "dev": args.do_eval, "test": args.do_predict}
     with args.main_process_first(desc="load data"):
         splits = load_task(task, tuple(name for name in wanted if wanted[name]), glue.glue_dir, glue.train_file)
-    limits = {"train": glue.max_train_samples, "dev": glue.max_eval_samples}
+    if glue.val_split:
+        splits = with_validation(splits, glue.val_split, glue.subset_seed)
+    limits = {"train": glue.max_train_samples, "dev": glue.max_eval_samples, "validation": glue.max_eval_samples}
     splits = {
         name: [(split, _first(part, limits.get(name), name)) for split, part in parts] for name, parts in splits.items()
     }
@@ -102,8 +113,9 @@ def main(argv: list[str] | None = None) -> int:
     source = HUB_NAME if glue.glue_dir is None else "GLUE, local files"
     source += f", trained on {Path(glue.train_file).name}" if glue.train_file and args.do_train else ""
     noise = f"{glue.label_noise:g} {glue.label_noise_kind}" if glue.label_noise and args.do_train else None
+    held = {"val_split": glue.val_split, "subset_seed": glue.subset_seed} if glue.val_split else {}
     experiment = Experiment(
-        task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, label_noise=noise
+        task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, noise, settings=held
     )
     return report(experiment.run(args), args)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -25,7 +25,9 @@ def model_card(
     base_model: str | None,
     dataset: str,
     dataset_config: str,
-    split: str = "validation",
+    split: str | Mapping[str, str] = "validation",
+    measured_on: Mapping[str, int] | None = None,
+    selected_on: Mapping[str, int] | None = None,
     settings: Mapping[str, object] | None = None,
     pipeline_tag: str = "text-classification",
     how_to_load: str = "",
@@ -37,20 +39,24 @@ def model_card(
         method: how the model was trained.
         metrics: name -> value.
         base_model: Hub name or local path, of which only the last part is written; None for one made from scratch.
-        dataset, dataset_config, split: what the metrics were measured on, as named on the Hub.
+        dataset, dataset_config, split: what the metrics were measured on, as named on the Hub; where they are of
+            several splits, metric -> split.
+        measured_on: split -> number of its examples.
+        selected_on: the same of what the checkpoint was chosen on; None where the last one was taken.
         settings: name -> value, such as the learning rate.
         pipeline_tag: what the Hub calls the task.
         how_to_load: what it takes besides ``from_pretrained``.
     """
     on_hub = base_model is not None and not Path(base_model).exists() and not Path(base_model).is_absolute()
     origin = "Trained from scratch" if base_model is None else f"Fine-tuned from `{public_name(base_model)}`"
+    split_of = dict.fromkeys(metrics, split) if isinstance(split, str) else split
     results = [
         EvalResult(
             task_type=pipeline_tag,
             dataset_type=dataset,
             dataset_name=f"{dataset} {dataset_config}",
             dataset_config=dataset_config,
-            dataset_split=split,
+            dataset_split=split_of[metric],
             metric_type=metric,
             metric_value=round(value, 6),
         )
@@ -65,7 +71,6 @@ def model_card(
         model_name=name,
         eval_results=results,
     )
-    rows = "\n".join(f"| {metric} | {value:.4f} |" for metric, value in metrics.items())
     used = "\n".join(f"* {key}: {value}" for key, value in (settings or {}).items())
     parts = [
         f"---\n{data.to_yaml()}\n---",
@@ -75,9 +80,31 @@ def model_card(
         "## Method",
         f"```\n{method}\n```",
         *([f"Source of the method: {method.source}."] if method.source else []),
-        f"## Results on {split}",
-        f"| metric | value |\n| --- | --- |\n{rows}",
-        *([_HOW_CALIBRATION_IS_MEASURED] if "ece" in metrics else []),
+        *_results(metrics, list(dict.fromkeys(split_of.values())), measured_on, selected_on),
         *(["## Settings", used] if used else []),
     ]
     return ModelCard("\n\n".join(parts) + "\n")
+
+
+def _results(
+    metrics: Mapping[str, float],
+    splits: Sequence[str],
+    measured_on: Mapping[str, int] | None,
+    selected_on: Mapping[str, int] | None,
+) -> list[str]:
+    """The section with the metrics, and what they were measured on; the checkpoint was chosen on something else."""
+    if not metrics:
+        return []
+    counts = {"Measured on": measured_on, "The checkpoint was selected on": selected_on}
+    said = [f"{start} {_counts(of)}." for start, of in counts.items() if of]
+    rows = "\n".join(f"| {metric} | {value:.4f} |" for metric, value in metrics.items())
+    return [
+        f"## Results on {' and '.join(splits)}",
+        f"| metric | value |\n| --- | --- |\n{rows}",
+        *([" ".join(said)] if said else []),
+        *([_HOW_CALIBRATION_IS_MEASURED] if "ece" in metrics else []),
+    ]
+
+
+def _counts(splits: Mapping[str, int]) -> str:
+    return " and ".join(f"{count} examples of `{name}`" for name, count in splits.items())

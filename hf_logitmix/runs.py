@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
 import time
@@ -24,6 +25,7 @@ from hf_logitmix.interrupt import SaveOnInterrupt
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.plots import class_matrix, reliability_diagram
 from hf_logitmix.settings import training_settings
+from hf_logitmix.splits import choosing
 from hf_logitmix.targets import MCEL
 from hf_logitmix.temperature import cross_fit, fit_temperature
 from hf_logitmix.trainer import MixTrainer
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     _Base = Trainer
 else:
     _Base = object
+
+logger = logging.getLogger(__name__)
 
 N_BINS = 10
 SCALED = ("ece", "oe", "nll", "brier")
@@ -53,10 +57,10 @@ class RunMixin(_Base):
 class Run:
     """One run: train, evaluate, and write records, pictures and a model card into ``args.output_dir``.
 
-    Call `train` and `evaluate` as wanted, then `finish`.
+    Call `train` and `evaluate` as wanted, then `finish`. What chooses a checkpoint is never what the figures are of.
 
     Attributes:
-        trainer: with its model, data and arguments.
+        trainer: with its model, data and arguments; it evaluates on the validation split where there is one.
         task: what is learned, for records; the data's configuration in the model card.
         data: what the data is called in records.
         base_model: name of the model for records, of a local path only its last part; None for one made from scratch.
@@ -67,7 +71,11 @@ class Run:
         pipeline_tag: what the Hub calls the task.
         architecture: name for records of a model that was made from scratch.
         how_to_load: for the model card: what it takes besides ``from_pretrained``.
+        validation: name of the split that is evaluated during training and not reported on; empty where there is none.
         results: what ``all_results.json`` will hold.
+
+    Raises:
+        ValueError: if a checkpoint is to be chosen and there is no validation split.
     """
 
     trainer: MixTrainer
@@ -81,12 +89,27 @@ class Run:
     pipeline_tag: str = "text-classification"
     architecture: str = "from-scratch"
     how_to_load: str = ""
+    validation: str = ""
     results: dict[str, Any] = field(init=False)
+    _split_of: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         args, trainer = self._args, self.trainer
         train: Any = trainer.train_dataset
-        dev: Any = trainer.eval_dataset
+        chosen_by = choosing(trainer) if train else ""
+        if chosen_by and not self.validation:
+            raise ValueError(
+                f"{chosen_by} would choose the model on the examples that its figures are of: pass --val_split 0.1 to "
+                "hold out a tenth of the training examples for the choice."
+            )
+        held: Any = trainer.eval_dataset if self.validation else None
+        if held is not None and train and args.eval_strategy == "no":
+            logger.warning(
+                "%s: its %d examples are kept from training and nothing looks at them: pass --eval_strategy epoch, and "
+                "--load_best_model_at_end to choose a checkpoint on them.",
+                self.validation,
+                len(held),
+            )
         self.results = {
             "task": self.task,
             "data": self.data,
@@ -95,7 +118,9 @@ class Run:
             "seed": args.seed,
             "data_seed": args.data_seed,
             "n_train": len(train) if train else 0,
-            "n_eval": len(dev) if dev else 0,
+            "n_eval": 0,
+            "measured_on": {},
+            "selected_on": {self.validation: len(held or ())} if chosen_by else None,
             "n_bins": N_BINS,
             "settings": {**(training_settings(args) if train else {}), **self.settings},
             "versions": {
@@ -142,11 +167,15 @@ class Run:
         self.trainer.save_model(_internal_call=True)  # which does not push; that comes last, with the card
         return True
 
-    def evaluate(self, data: Any, suffix: str = "", title: str | None = None) -> None:
-        """Score the model on a dataset; with a title, draw ``reliability.png``."""
+    def evaluate(self, data: Any, split: str, suffix: str = "", title: str | None = None) -> None:
+        """Score the model on a dataset, by the name of its split; with a title, draw ``reliability.png``."""
         prediction = self.trainer.predict(data, metric_key_prefix="eval")
         logits, labels = self.read(prediction.predictions), np.asarray(prediction.label_ids)
-        self.results |= {f"eval_{name}{suffix}": value for name, value in self.scores(logits, labels).items()}
+        scores = {f"{name}{suffix}": value for name, value in self.scores(logits, labels).items()}
+        self.results |= {f"eval_{name}": value for name, value in scores.items()}
+        self._split_of |= dict.fromkeys(scores, split)
+        self.results["measured_on"][split] = len(data)
+        self.results["n_eval"] = self.results["n_eval"] or len(data)
         if not self.trainer.is_world_process_zero():
             return
         np.savez(self.output / f"eval_logits{suffix}.npz", logits=logits, labels=labels)
@@ -172,6 +201,9 @@ class Run:
                     base_model=self.base_model,
                     dataset=self.data,
                     dataset_config=self.task,
+                    split=self._split_of,
+                    measured_on=results["measured_on"],
+                    selected_on=results["selected_on"],
                     settings={
                         **{name: v for name, v in results["settings"].items() if v is not None and v is not False},
                         "seed": results["seed"],

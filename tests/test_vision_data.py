@@ -472,7 +472,7 @@ def test_a_part_is_a_function_of_the_seed():
 
 @pytest.mark.parametrize("count", [0, 2, -1, 101])
 def test_a_part_that_is_not_possible_is_refused(count):
-    with pytest.raises(ValueError, match=rf"count={count}: .* between 3, one a class, and 100 images"):
+    with pytest.raises(ValueError, match=rf"count={count}: .* between 3, one a class, and 100 examples"):
         subset(numbered([60, 30, 10]), count, seed=0)
 
 

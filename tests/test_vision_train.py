@@ -417,7 +417,7 @@ REFUSED = {
     "blocks": (["--method", "puzzlemix", "--image_size", "9"], ["images of 9 pixels", "block_num, or resize"]),
     "blocks of logitmix_p": (["--method", "logitmix_p", "--image_size", "15"], ["images of 15 pixels", "block_num"]),
     "few images": (["--max_train_samples", "2"], ["max_train_samples", "2", "between 3"]),
-    "few test images": (["--max_eval_samples", "99"], ["max_eval_samples", "99", "12 images"]),
+    "few test images": (["--max_eval_samples", "99"], ["max_eval_samples", "99", "12 examples"]),
     "noise": (["--label_noise", "1.5"], ["1.5 is outside [0, 1]"]),
     "kind of noise": (["--label_noise", "0.1", "--label_noise_kind", "odd"], ["'odd'", "uniform, pairwise"]),
     "layer": (["--method", "mixup", "--level", "hidden:9"], ["level='hidden:9' is above the last layer", "hidden:3"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from torchvision.datasets import ImageFolder
 
 from hf_logitmix.digest import digest
 from hf_logitmix.noise import noisy_labels
+from hf_logitmix.splits import stratified
 from hf_logitmix.vision.idx import read_idx
-from hf_logitmix.vision.images import ImageSet, ReadWhenAsked
+from hf_logitmix.vision.images import ImageSet, ReadWhenAsked, read_image
 from hf_logitmix.vision.shapes import SHAPE_NAMES, draw_shapes
+
+logger = logging.getLogger(__name__)
 
 Numbers = tuple[float, ...]
 
@@ -35,6 +39,9 @@ class ImageData:
         image_size: side that models are trained at by default.
         channels: 1 for greyscale images, else 3.
         mean, std: of the pixels in [0, 1], one number a channel.
+        test_split: what ``test`` is called where it comes from; "val" or the like where that is all there is.
+        validation: images to choose a checkpoint on, which ``test`` is not for; None where there are none.
+        validation_split: what they are called.
     """
 
     name: str
@@ -45,6 +52,9 @@ class ImageData:
     channels: int
     mean: Numbers
     std: Numbers
+    test_split: str = "test"
+    validation: ImageSet | None = None
+    validation_split: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,14 +103,13 @@ HUB = {
 
 SYNTHETIC = "synthetic"
 IDX_LAYOUT = "idx files (train-images-idx3-ubyte, train-labels-idx1-ubyte and the two of t10k, each also as .gz)"
-FOLDER_LAYOUT = "train/CLASS/*.png and, for test, test/, val/ or validation/CLASS/*.png"
+FOLDER_LAYOUT = "train/CLASS/*.png with test/CLASS/*.png, val/CLASS/*.png (also valid/ or validation/) or both"
 FASHION_NAMES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 
-_TEST_SPLITS = ("test", "validation", "valid", "val")
-_TEST_FOLDERS = ("test", "val", "validation")
+_VALIDATION = ("validation", "valid", "val")  # what it is called
 _LOOKED_AT = 256
 
 
@@ -113,9 +122,10 @@ def load_images(dataset: str) -> ImageData:
     - a name or a Hub id of `HUB` (write ./mnist for a folder of that name);
     - a folder with MNIST-style idx files. Classes are called by their numbers, but by Fashion-MNIST's names where
       there are ten and "fashion" is in the folder's name;
-    - a folder with images as train/CLASS/*.png, and for test as test/, val/ or validation/CLASS/*.png;
-    - another Hub id, owner/name, with one image column, one ClassLabel column, a split train, and a split test or
-      validation with labels.
+    - a folder with images as train/CLASS/*.png and test/CLASS/*.png; val/, valid/ or validation/ beside them is for
+      validation, and without test/ for test;
+    - another Hub id, owner/name, with one image column, one ClassLabel column, a split train, and splits test,
+      validation (valid, val) or both with labels, as in a folder.
 
     For the last two, size, channels, mean and std come from 256 training images, spread evenly.
 
@@ -149,26 +159,7 @@ def subset(data: ImageSet, count: int | None, seed: int) -> ImageSet:
     Raises:
         ValueError: for a count below the number of classes or above the number of images.
     """
-    if count is None:
-        return data
-    classes, sizes = np.unique(data.labels, return_counts=True)
-    if not len(classes) <= count <= len(data):
-        raise ValueError(
-            f"count={count}: a part of these images has between {len(classes)}, one a class, and {len(data)} images; "
-            "pass None for all."
-        )
-    shares = count * sizes / len(data)
-    wanted = np.maximum(np.floor(shares).astype(np.int64), 1)
-    while wanted.sum() < count:
-        wanted[np.argmax(shares - wanted)] += 1
-    while wanted.sum() > count:  # where small classes were given more than their share
-        wanted[np.argmax(np.where(wanted > 1, wanted - shares, -np.inf))] -= 1
-    generator = np.random.default_rng(seed)
-    chosen = [
-        generator.permutation(np.flatnonzero(data.labels == name))[:size]
-        for name, size in zip(classes, wanted, strict=True)
-    ]
-    return data.select(np.sort(np.concatenate(chosen)).tolist())
+    return data if count is None else data.select(stratified(data.labels, count, seed).tolist())
 
 
 def with_label_noise(images: ImageSet, rate: float, kind: str, seed: int, num_labels: int) -> ImageSet:
@@ -178,11 +169,6 @@ def with_label_noise(images: ImageSet, rate: float, kind: str, seed: int, num_la
 
 
 # ---- reading images ------------------------------------------------------------------------------------------------
-
-
-def _from_file(path: str, mode: str | None) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert(mode)  # None keeps greyscale and colour
 
 
 def _from_row(row: dict[str, Image.Image], column: str, mode: str | None) -> Image.Image:
@@ -264,7 +250,7 @@ def _load(hub_id: str, config: str | None = None, split: str | None = None) -> A
 
 
 def _from_known(known: HubImages) -> ImageData:
-    parts = []
+    parts = {}
     for split in (known.train, known.test):
         data = _load(known.hub_id, known.config, split)
         for column, kind in ((known.image, datasets.Image), (known.label, datasets.ClassLabel)):
@@ -277,9 +263,9 @@ def _from_known(known: HubImages) -> ImageData:
         images = _of_dataset(data, known.image, known.label, _mode(known.channels))
         names = tuple(data.features[known.label].names)
         _check_labels(images.labels, len(names), f"split {split} of {known.hub_id}")
-        parts.append(images)
-    train, test = parts
-    return ImageData(known.hub_id, train, test, names, known.image_size, known.channels, known.mean, known.std)
+        parts[split] = images
+    look = _Look(known.image_size, known.channels, known.mean, known.std)
+    return _image_data(known.hub_id, parts, known.test, "", names, look)
 
 
 def _from_hub(hub_id: str) -> ImageData:
@@ -295,20 +281,23 @@ def _from_hub(hub_id: str) -> ImageData:
             f"{_few(classes)}: save it as a folder with {FOLDER_LAYOUT}."
         )
     image, label = pictures[0], classes[0]
-    tests = [split for split in _TEST_SPLITS if split in found and len(found[split])]
-    tests = [split for split in tests if (_labels(found[split], label) >= 0).all()]  # -1: labels that are kept secret
-    if "train" not in found or not len(found["train"]) or not tests:
+    labels = {split: _labels(found[split], label) for split in ("train", "test", *_VALIDATION) if split in found}
+    known = [split for split, numbers in labels.items() if len(numbers) and (numbers >= 0).all()]  # -1: kept secret
+    for split in labels.keys() - {*known, "train"}:
+        logger.warning("split %s of %s has no labels and is left out.", split, hub_id)
+    test, validation = _roles(known, hub_id)
+    if not len(labels.get("train", ())) or not test:
         raise ValueError(
             f"dataset {hub_id} needs a split train, and a split test or validation with labels, but has "
             f"{_few(found)}: save it as a folder with {FOLDER_LAYOUT}."
         )
     read = partial(_from_row, column=image, mode=None)
     look = _look_at(ReadWhenAsked(found["train"].with_format(None).select_columns(image), read), hub_id)
-    train, test = (_of_dataset(found[split], image, label, _mode(look.channels)) for split in ("train", tests[0]))
-    names = tuple(features[label].names)
-    for split, images in (("train", train), (tests[0], test)):
-        _check_labels(images.labels, len(names), f"split {split} of {hub_id}")
-    return ImageData(hub_id, train, test, names, look.image_size, look.channels, look.mean, look.std)
+    names, parts = tuple(features[label].names), {}
+    for split in filter(None, ("train", test, validation)):
+        parts[split] = _of_dataset(found[split], image, label, _mode(look.channels))
+        _check_labels(parts[split].labels, len(names), f"split {split} of {hub_id}")
+    return _image_data(hub_id, parts, test, validation, names, look)
 
 
 def _of_dataset(data: datasets.Dataset, image: str, label: str, mode: str) -> ImageSet:
@@ -331,6 +320,33 @@ def _check_labels(labels: np.ndarray, classes: int, where: str) -> None:
         )
 
 
+def _roles(splits: Sequence[str], where: str) -> tuple[str, str]:
+    """The split to report on and the one to choose a checkpoint on, of the names that are there; empty for none."""
+    validations = [split for split in _VALIDATION if split in splits]
+    if len(validations) > 1:
+        raise ValueError(f"{where} holds {' and '.join(validations)}, which are all for validation: keep one of them.")
+    validation = next(iter(validations), "")
+    return ("test", validation) if "test" in splits else (validation, "")
+
+
+def _image_data(
+    name: str, parts: dict[str, ImageSet], test: str, validation: str, label_names: tuple[str, ...], look: _Look
+) -> ImageData:
+    return ImageData(
+        name,
+        parts["train"],
+        parts[test],
+        label_names,
+        look.image_size,
+        look.channels,
+        look.mean,
+        look.std,
+        test,
+        parts.get(validation),
+        validation,
+    )
+
+
 def _few(names: Iterable[str]) -> str:
     """Some names for an error message."""
     found = sorted(names)
@@ -345,30 +361,30 @@ def _from_folder(folder: Path) -> ImageData:
     name = f"{folder.resolve().name}, local files"
     if any(_idx_files(folder, part, kind) for part in ("train", "t10k") for kind in ("images", "labels")):
         return _from_idx(folder, name)
-    test = next((test for test in _TEST_FOLDERS if (folder / test).is_dir()), None)
+    test, validation = _roles([split for split in ("test", *_VALIDATION) if (folder / split).is_dir()], str(folder))
     if test and (folder / "train").is_dir():
-        return _from_classes(folder, test, name)
+        return _from_classes(folder, test, validation, name)
     found = _few(path.name + "/" * path.is_dir() for path in folder.iterdir())
     raise ValueError(f"dataset: folder {folder} holds {found}, but neither {IDX_LAYOUT} nor images as {FOLDER_LAYOUT}.")
 
 
-def _from_classes(folder: Path, test: str, name: str) -> ImageData:
-    parts = [_image_folder(folder / split) for split in ("train", test)]
-    here, there = (set(part.classes) for part in parts)
-    if here != there:
-        raise ValueError(
-            f"train/ and {test}/ of {folder} hold different classes, only in train/: {_few(here - there)}; only in "
-            f"{test}/: {_few(there - here)}."
-        )
-    paths = [[path for path, _ in part.samples] for part in parts]
-    look = _look_at(ReadWhenAsked(paths[0], partial(_from_file, mode=None)), str(folder))
-    read = partial(_from_file, mode=_mode(look.channels))
-    train, test_set = (
-        ImageSet(ReadWhenAsked(files, read), part.targets, fingerprint=_names_and_sizes(files, folder))
-        for files, part in zip(paths, parts, strict=True)
-    )
-    names = tuple(parts[0].classes)
-    return ImageData(name, train, test_set, names, look.image_size, look.channels, look.mean, look.std)
+def _from_classes(folder: Path, test: str, validation: str, name: str) -> ImageData:
+    found = {split: _image_folder(folder / split) for split in filter(None, ("train", test, validation))}
+    here = set(found["train"].classes)
+    for split, there in {split: set(part.classes) for split, part in found.items()}.items():
+        if here != there:
+            raise ValueError(
+                f"train/ and {split}/ of {folder} hold different classes, only in train/: {_few(here - there)}; only "
+                f"in {split}/: {_few(there - here)}."
+            )
+    paths = {split: [path for path, _ in part.samples] for split, part in found.items()}
+    look = _look_at(ReadWhenAsked(paths["train"], partial(read_image, mode=None)), str(folder))
+    read = partial(read_image, mode=_mode(look.channels))
+    parts = {
+        split: ImageSet(ReadWhenAsked(files, read), found[split].targets, fingerprint=_names_and_sizes(files, folder))
+        for split, files in paths.items()
+    }
+    return _image_data(name, parts, test, validation, tuple(found["train"].classes), look)
 
 
 def _image_folder(folder: Path) -> ImageFolder:

@@ -7,6 +7,7 @@ python -m hf_logitmix.vision.train --dataset cifar10 --model timm/small_resnet18
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import timm
 import torch
 import torchvision
+from tqdm.auto import tqdm
 from transformers import AutoConfig, HfArgumentParser, IntervalStrategy, TrainingArguments, set_seed
 from transformers.trainer_utils import SaveStrategy
 
@@ -23,6 +25,7 @@ from hf_logitmix.command_line import checkpoint_to_resume, diagram_of, exit_with
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.models import public_name
 from hf_logitmix.runs import N_BINS, Run, RunMixin, calibration
+from hf_logitmix.splits import HELD_OUT, hold_out
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
@@ -145,9 +148,23 @@ class ImageArguments:
         default=None, metadata={"help": "Train on N images, drawn with --subset_seed, with each class's share kept."}
     )
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on N images, drawn alike."})
-    subset_seed: int = field(default=0, metadata={"help": "Of max_train_samples and max_eval_samples."})
+    val_split: float = field(
+        default=0.0,
+        metadata={
+            "help": "Hold out this share of the training images, drawn alike, to evaluate during training and to "
+            "choose a checkpoint on (--load_best_model_at_end); the test images are for the figures alone."
+        },
+    )
+    subset_seed: int = field(default=0, metadata={"help": "Of max_train_samples, max_eval_samples and val_split."})
+    check_images: bool = field(
+        default=True,
+        metadata={
+            "help": "Open every image to evaluate on before training, so that a damaged one ends the run at once; "
+            "--no_check_images to leave it out."
+        },
+    )
     label_noise: float = field(
-        default=0.0, metadata={"help": "Change the labels of this share of the training images; test stays clean."}
+        default=0.0, metadata={"help": "Change the labels of this share of the training images; all others stay clean."}
     )
     label_noise_kind: str = field(
         default="uniform", metadata={"help": "uniform (any other class) or pairwise (swap inside pairs of classes)."}
@@ -187,13 +204,21 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
     Returns:
         what ``all_results.json`` holds, or None if the run was interrupted and saved.
     """
-    size, count = images.image_size or data.image_size, len(data.label_names)
+    count = len(data.label_names)
     if count < 2:
         raise ValueError(f"dataset {data.name} has {count} class: pass one with at least two.")
-    channels = images.channels or data.channels
+    if images.image_size is not None and images.image_size < 1:
+        raise ValueError(f"image_size={images.image_size} must be at least 1: leave it out for {data.image_size}.")
+    if images.channels not in (None, 1, 3):
+        raise ValueError(f"channels={images.channels} must be 1 or 3: leave it out for {data.channels}.")
+    size, channels = images.image_size or data.image_size, images.channels or data.channels
     mean, std = of_channels(data.mean, channels), of_channels(data.std, channels)
-    train = _part(data.train, "max_train_samples", images)
-    test = _part(data.test, "max_eval_samples", images)
+    train, validation, held_by = _split(data, images, args)
+    train = _part(train, "max_train_samples", images.max_train_samples, images.subset_seed)
+    test = _part(data.test, "max_eval_samples", images.max_eval_samples, images.subset_seed)
+    if validation is not None and images.max_eval_samples:
+        most = min(images.max_eval_samples, len(validation))
+        validation = _part(validation, "max_eval_samples", most, images.subset_seed)
     noise = f"{images.label_noise:g} {images.label_noise_kind}" if images.label_noise and args.do_train else None
     if noise:
         train = with_label_noise(train, images.label_noise, images.label_noise_kind, args.seed, count)
@@ -222,7 +247,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         args,
         processing_class=processor,
         train_dataset=train if args.do_train else None,
-        eval_dataset=test if args.do_eval else None,
+        eval_dataset=(validation or test) if args.do_eval else None,
         compute_metrics=_metrics,
         image_size=size,
         mean=None if tells else mean,
@@ -241,18 +266,23 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
             "channels": channels,
             "mean": list(trainer._inputs()["mean"]),
             "std": list(trainer._inputs()["std"]),
-            **({"subset_seed": images.subset_seed} if images.max_train_samples or images.max_eval_samples else {}),
+            **({"val_split": images.val_split} if images.val_split else {}),
+            **({"subset_seed": images.subset_seed} if _draws(images) else {}),
             **({"label_noise": noise} if noise else {}),
         },
         pipeline_tag="image-classification",
         architecture=str(images.model).removeprefix("timm/"),
         how_to_load=_HOW_TO_LOAD if str(images.model).startswith("timm/small_") else "",
+        validation=held_by,
     )
     found.results["versions"] |= {"timm": timm.__version__, "torchvision": torchvision.__version__}
+    if args.do_eval and args.do_train and images.check_images:
+        _open_all({data.test_split: test, held_by: validation}, args)
     if args.do_train and not found.train():
         return None
     if args.do_eval:
-        found.evaluate(trainer.eval_dataset, title=f"{data.name}, {found.results.get('method_name', found.model_name)}")
+        title = f"{data.name}, {found.results.get('method_name', found.model_name)}"
+        found.evaluate(test, data.test_split, title=title)
     return found.finish()
 
 
@@ -302,11 +332,36 @@ def run_demo(args: ImageRunArguments) -> int:
     return 0
 
 
-def _part(data: ImageSet, limit: str, images: ImageArguments) -> ImageSet:
+def _split(data: ImageData, images: ImageArguments, args: ImageRunArguments) -> tuple[ImageSet, ImageSet | None, str]:
+    """The images to train on, those to choose a checkpoint on, and what the latter are called."""
+    share, own = images.val_split, data.validation_split
+    if not share:
+        return data.train, data.validation, own
+    if own:
+        raise ValueError(f"val_split={share} and the split {own} of {data.name} are both there: leave one of them out.")
+    if not args.do_train:
+        raise ValueError(f"val_split={share} holds out training images and there is no training: leave it out.")
+    kept, held = hold_out(data.train.labels, share, images.subset_seed)
+    return data.train.select(kept.tolist()), data.train.select(held.tolist()), HELD_OUT
+
+
+def _part(data: ImageSet, limit: str, count: int | None, seed: int) -> ImageSet:
     try:
-        return subset(data, getattr(images, limit), images.subset_seed)
+        return subset(data, count, seed)
     except ValueError as error:
         raise ValueError(f"{limit}: {error}") from error
+
+
+def _draws(images: ImageArguments) -> bool:
+    return bool(images.max_train_samples or images.max_eval_samples or images.val_split)
+
+
+def _open_all(splits: Mapping[str, ImageSet | None], args: ImageRunArguments) -> None:
+    """Read every image once, each process its share; one that is damaged is an error with its name."""
+    for name, data in splits.items():
+        numbers = range(args.process_index, len(data or ()), args.world_size)
+        for number in tqdm(numbers, f"open the images of {name}", disable=args.disable_tqdm or not args.should_save):
+            data.images[number]  # type: ignore[union-attr]
 
 
 def _check_head(images: ImageArguments, data: ImageData) -> None:

@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
-from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainingArguments
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import DefaultDataCollator, TrainerCallback, TrainingArguments, default_data_collator
 from transformers.trainer_utils import has_length
 
 from hf_logitmix import checks
+from hf_logitmix.collator import MixCollator
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method
 from hf_logitmix.models import call, evaluating
 from hf_logitmix.moment import Moment
 from hf_logitmix.trainer import MixTrainer
 from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.vision.adapters import as_image_set
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.ema import EmaMixin
-from hf_logitmix.vision.images import ImageSet, Transform, as_image_set
+from hf_logitmix.vision.images import ImageSet, Transform, check_contrast, check_sizes, collate_images
 from hf_logitmix.vision.models import input_config
-from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, image_transform
+from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, drawn_from, image_transform
 from hf_logitmix.vision.wrap import BareClassifier, as_classifier, file_state, inner_module
 
 
 class ImageMixTrainer(EmaMixin, MixTrainer):
     """`MixTrainer` for images: any image classifier of transformers, any model of timm, any module that makes logits.
 
-    An `ImageSet` without a transform gets one, augmented for training and plain for evaluation; a `datasets.Dataset`
-    with an image and a label column becomes such a set. Other data passes as it is. Checkpoints of a model of timm,
-    bare or in transformers' wrapper, load with plain timm, and wrapped ones with plain transformers too.
+    Datasets of torchvision, timm and `datasets`, and others that give (image, class) pairs or rows with an image and a
+    label, become an `ImageSet` (`as_image_set`). One without a transform gets one, augmented for training and plain for
+    evaluation; images that are tensors of floats stay as they are. Checkpoints of a model of timm, bare or in
+    transformers' wrapper, load with plain timm, and wrapped ones with plain transformers too.
 
     Example:
         >>> model = timm.create_model("resnet18", num_classes=10)  # doctest: +SKIP
@@ -56,7 +60,9 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
         kwargs: as for `MixTrainer`.
 
     Raises:
-        ValueError: before training, for images that the model cannot read, and as `MixTrainer`.
+        ValueError: before training, for data that is no images with labels, images that the model cannot read, that
+            differ in size or are nearly all one colour once they are normalised (a few are looked at), and as
+            `MixTrainer`.
     """
 
     def __init__(
@@ -76,22 +82,24 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
     ) -> None:
         if (mean is None) != (std is None):
             raise ValueError("mean and std go together: pass both, or neither for what the model tells.")
+        if image_size is not None and np.min(image_size) < 1:
+            raise ValueError(f"image_size={image_size} must be at least 1: leave it out for what the model tells.")
         given = {"image_size": image_size, "mean": mean, "std": std}
         self._given = {name: value for name, value in given.items() if value is not None}
         self._found: dict[str, Any] = {}
         self._num_labels = num_labels
+        ours = isinstance(data_collator, (MixCollator, DefaultDataCollator)) or data_collator is default_data_collator
+        self._own_collator = data_collator is not None and not ours
         super().__init__(
             None if model is None else as_classifier(model, num_labels),
             args,
-            data_collator,
-            as_image_set(train_dataset),
-            _each(eval_dataset, as_image_set),
+            data_collator or collate_images,
+            as_image_set(train_dataset, needs_labels=True, own_collator=self._own_collator),
+            _each(eval_dataset, self._as_image_set),
             method=method,
             **kwargs,
         )
         data = self.train_dataset
-        if isinstance(data, ImageSet) and not data.knows_labels:
-            raise ValueError("train_dataset has images and no labels: give it a column `labels` with class ids.")
         if isinstance(data, ImageSet) and data.transform is None:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             self.train_dataset = AugmentedSet(data, self._transform(is_training=True), seed)
@@ -101,6 +109,8 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
         elif data is not None and isinstance(self.args, Augmentation):
             self._check_unread(self.args)
         self.eval_dataset = _each(self.eval_dataset, self._readable)
+        if not self._own_collator:
+            self._look_at_images()
         self.add_callback(_NewEpoch())
 
     @staticmethod
@@ -143,10 +153,32 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
             crop_pct=inputs["crop_pct"],
         )
 
+    def _as_image_set(self, data: Any) -> Any:
+        return as_image_set(data, own_collator=self._own_collator)
+
     def _readable(self, data: Any) -> Any:
         """Data to evaluate on, with a transform."""
-        data = as_image_set(data)
+        data = self._as_image_set(data)
         return data.with_transform(self._transform(is_training=False)) if _is_raw(data) else data
+
+    def _look_at_images(self) -> None:
+        """Look at a few images as the model will read them: of one size, and those to train on not all alike."""
+        named = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        for name, data in {f"eval_dataset {name}".strip(): data for name, data in named.items()}.items():
+            check_sizes(self._few_of(data), name)
+        train = self.train_dataset
+        looked_at = self._few_of(self._readable(train) if isinstance(train, AugmentedSet) else train)
+        check_sizes(looked_at, "train_dataset")
+        check_contrast(looked_at, self._inputs() if isinstance(train, AugmentedSet) else {})
+
+    def _few_of(self, data: Any) -> list[Mapping[str, Any]]:
+        """Up to 16 examples, spread evenly, of data that gives ``pixel_values`` by number; else none."""
+        if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+            return []
+        numbers = np.linspace(0, len(data) - 1, min(len(data), 16)).astype(int).tolist()
+        with drawn_from(self.args.seed):  # a transform of the user's may draw
+            examples = [data[number] for number in numbers]
+        return examples if all(isinstance(e, Mapping) and "pixel_values" in e for e in examples) else []
 
     def _try_images(self) -> None:
         """Show the model two images of one colour, so that what does not fit is said before training."""

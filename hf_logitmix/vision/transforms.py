@@ -16,7 +16,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_inter
 from torch import Tensor
 from torchvision import transforms
 
-from hf_logitmix.vision.images import ImageSet
+from hf_logitmix.vision.images import ImageSet, as_image
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "random")
 
@@ -104,12 +104,12 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class ToMode:
-    """Converts an image to a mode of PIL."""
+    """Converts an image, of any kind that an `ImageSet` may hold, to a mode of PIL."""
 
     mode: str
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return image.convert(self.mode)
+    def __call__(self, image: Any) -> Image.Image:
+        return as_image(image).convert(self.mode)
 
 
 def image_transform(
@@ -132,10 +132,13 @@ def image_transform(
         interpolation, crop_pct: the model's, where ``args`` leaves them open; crop_pct None is timm's 0.875.
 
     Raises:
-        ValueError: for statistics of neither one nor three channels, and for an ``aa`` that timm does not know.
+        ValueError: for statistics of neither one nor three channels or of pixels in 0..255, and for an ``aa`` that timm
+            does not know.
     """
     if len(mean) != len(std) or len(mean) not in (1, 3) or min(std) <= 0:
         raise ValueError(f"mean={mean} and std={std}: pass one or three numbers each, and std above 0.")
+    if max(*mean, *std) > 1:
+        raise ValueError(f"mean={mean} and std={std} are those of pixels in 0..255: divide them by 255.")
     args = args or Augmentation()
     size = size[0] if isinstance(size, tuple) and size[0] == size[1] else size
     is_training = is_training and not args.no_aug
@@ -195,12 +198,12 @@ class AugmentedSet(ImageSet):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         entropy = (self.seed, int(self._epoch), int(index))
-        with _drawn_from(int(np.random.SeedSequence(entropy).generate_state(1)[0])):
+        with drawn_from(int(np.random.SeedSequence(entropy).generate_state(1)[0])):
             return super().__getitem__(index)
 
 
 @contextmanager
-def _drawn_from(seed: int) -> Iterator[None]:
+def drawn_from(seed: int) -> Iterator[None]:
     """A block whose random numbers come from a seed; those outside are as if the block were not there."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     random.seed(seed)
