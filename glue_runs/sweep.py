@@ -4,13 +4,15 @@
 
 The file names `output_dir`, `tasks`, `methods`, `seeds` and `arguments` of run_glue.py; with `datasets` in place of
 `tasks` the runs are those of hf_logitmix.vision.train. Arguments after the file are added to every run. A run that was
-cut off goes on from its last checkpoint; one that fails is named at the end, and the exit status is 1.
+cut off goes on from its last checkpoint; one that fails is named at the end, and the exit status is 1. A folder whose
+run was started with other arguments (its sweep.json tells) is refused, not counted as done.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ import yaml
 
 from hf_logitmix.checkpoints import last_complete_checkpoint
 
+ARGUMENTS = "sweep.json"
 _INTERRUPTED = (130, -signal.SIGINT)
 _KEYS = {"output_dir", "tasks", "methods", "seeds", "arguments"}
 # What a run of each kind is started with.
@@ -75,18 +78,62 @@ def _run(command: list[str]) -> int:
         signal.signal(signal.SIGINT, previous)
 
 
+def arguments_of(command: list[str]) -> dict[str, list[str]]:
+    """The arguments of a command line by name, the last one of a name as a parser takes it; without its folder."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for word in command:
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            found[name] = [value] if value else []
+        elif name:
+            found[name].append(word)
+    found.pop("--output_dir", None)
+    return found
+
+
+def check_same(folder: Path, command: list[str]) -> None:
+    """Refuse a folder that holds a run which was started with other arguments.
+
+    Raises:
+        ValueError: with the arguments that differ.
+    """
+    if not (folder / "all_results.json").is_file() and last_complete_checkpoint(folder) is None:
+        return
+    if not (folder / ARGUMENTS).is_file():
+        raise ValueError(
+            f"{folder} holds a run and no {ARGUMENTS}, so it cannot be told whether that is the one asked for: remove "
+            "the folder, or pass another output_dir."
+        )
+    was, now = json.loads((folder / ARGUMENTS).read_text()), arguments_of(command)
+    differs = [
+        f"{name} was {' '.join(was.get(name, ['left out']))} and is {' '.join(now.get(name, ['left out']))}"
+        for name in sorted({*was, *now})
+        if was.get(name) != now.get(name)
+    ]
+    if differs:
+        raise ValueError(
+            f"{folder} holds a run with other arguments ({'; '.join(differs)}): remove the folder, or pass another "
+            "output_dir."
+        )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="YAML file of the sweep")
     known, extra = parser.parse_known_args(argv)
     runs = commands(read_config(known.config), extra)
+    for folder, command in runs:
+        check_same(folder, command)
     failed = []
     for number, (folder, command) in enumerate(runs, start=1):
         if (folder / "all_results.json").is_file():
             print(f"[{number}/{len(runs)}] {folder.name}: done before", flush=True)
             continue
         print(f"[{number}/{len(runs)}] {folder.name}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ARGUMENTS).write_text(json.dumps(arguments_of(command), indent=2) + "\n")
         if last_complete_checkpoint(folder):
             command = [*command, "--resume_from_checkpoint", "last"]
         started = time.perf_counter()

@@ -18,7 +18,8 @@ from glue_runs.tasks import TASKS
 from hf_logitmix import METHODS
 
 # BERT-base on the GLUE dev sets, from the LogitMix poster (Bang, Baek et al., IJCAI 2022): each task's main metric, for
-# MNLI on the mismatched set.
+# MNLI on the mismatched set. They stand beside runs of that model alone.
+PUBLISHED_MODELS = ("bert-base-uncased", "bert-base-cased")
 PUBLISHED = {
     "vanilla": {"mnli": 84.73, "qqp": 91.25, "qnli": 91.43, "sst2": 93.12, "cola": 57.82, "stsb": 89.43, "mrpc": 87.75}
     | {"rte": 68.95},
@@ -38,8 +39,14 @@ def read_runs(folder: str | Path) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is none.
+        ValueError: for a file that is no JSON, by its name.
     """
-    found = [json.loads(path.read_text()) for path in sorted(Path(folder).rglob("*.json"))]
+    found = []
+    for path in sorted(Path(folder).rglob("*.json")):
+        try:
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): remove it, or run that run again.") from error
     runs = [run for run in found if isinstance(run, dict) and {"task", "method_name", "seed"} <= set(run)]
     if not runs:
         raise FileNotFoundError(f"{folder} holds no results: pass the folder that a sweep wrote to.")
@@ -47,41 +54,66 @@ def read_runs(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table with a row for each task or image dataset and each method, in the order of their tables."""
+    """A Markdown table with a row for each task or image dataset and each method, in the order of their tables.
+
+    Where two rows of one task and method would look alike, what they differ in becomes a column.
+    """
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for run in sorted(
         runs,
         key=lambda run: (_place(run["task"], TASKS), run["task"], _place(run["method_name"], METHODS), run["seed"]),
     ):
         groups[tuple(str(run.get(key)) for key in _SAME)].append(run)
-    header = [
-        "task",
-        "method",
-        "metric",
-        "value",
-        *CALIBRATION,
-        "time / vanilla",
-        "train / dev",
-        "seeds",
-        "published, BERT-base",
-    ]
+    differing = _differing([members[0] for members in groups.values()])
+    published = {key: _published(members[0]) for key, members in groups.items()}
+    header = ["task", "method", *differing, "metric", "value", *CALIBRATION, "time / vanilla", "train / dev", "seeds"]
+    header += ["published, BERT-base"] if any(published.values()) else []
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
-    for (task, method, *_), members in groups.items():
+    for key, members in groups.items():
+        task, method = key[:2]
         noise = members[0].get("settings", {}).get("label_noise")
         metric = TASKS[task].metrics[0] if task in TASKS else "accuracy"
         metric = "accuracy_mm" if "eval_accuracy_mm" in members[0] else metric
-        published = PUBLISHED.get(method, {}).get(task)
+        told = _told(members[0])
         cells = [
             f"{task}, {noise} label noise" if noise else task,
-            *(method, metric.replace("_", " "), spread(members, f"eval_{metric}")),
+            *(method, *(told.get(name, "") for name in differing)),
+            *(metric.replace("_", " "), spread(members, f"eval_{metric}")),
             *(spread(members, f"eval_{key}") for key in CALIBRATION.values()),
             spread(cost_of(members, runs), "cost", digits=2),
             f"{members[0]['n_train']} / {members[0]['n_eval']}",
             str(len({run["seed"] for run in members})),
-            "" if published is None or (metric == "accuracy" and task == "mnli") else f"{published / 100:.4f}",
+            *([published[key]] if any(published.values()) else []),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _told(run: dict[str, Any]) -> dict[str, str]:
+    """What runs may differ in that the columns of the table do not show, name -> text."""
+    shown = {**{key: run.get(key) for key in ("method", "model", "data")}, **run.get("settings", {})}
+    return {name: str(value) for name, value in shown.items() if name != "label_noise"}
+
+
+def _differing(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """The names of what tells apart two rows of one task, label noise, method and numbers of examples."""
+    alike: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for run in runs:
+        keys = [*(run.get(key) for key in ("task", "method_name", "n_train", "n_eval"))]
+        alike[str([*keys, run.get("settings", {}).get("label_noise")])].append(_told(run))
+    names: dict[str, None] = {}
+    for rows in alike.values():
+        every = dict.fromkeys(name for row in rows for name in row)
+        names |= {name: None for name in every if len({row.get(name) for row in rows}) > 1}
+    return list(names)
+
+
+def _published(run: dict[str, Any]) -> str:
+    """The published number of the setting that a run is of, if there is one."""
+    number = PUBLISHED.get(run["method_name"], {}).get(run["task"])
+    is_other_set = run["task"] == "mnli" and "eval_accuracy_mm" not in run
+    model = str(run.get("model", "")).split("/")[-1]
+    return "" if number is None or is_other_set or model not in PUBLISHED_MODELS else f"{number / 100:.4f}"
 
 
 def cost_of(members: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
@@ -123,5 +155,5 @@ def main(argv: list[str] | None = None) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except FileNotFoundError as problem:
+    except (ValueError, FileNotFoundError) as problem:
         sys.exit(f"table: {problem}")

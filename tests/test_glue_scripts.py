@@ -246,9 +246,38 @@ def test_a_sweep_goes_on_after_a_failure_and_later_runs_only_what_is_missing(tmp
     (tmp_path / "runs/cola-mixup-2/checkpoint-9").mkdir()
     (tmp_path / "runs/cola-mixup-2/checkpoint-9/trainer_state.json").write_text("{}")
     called = pretend(monkeypatch)
-    assert sweep.main([str(config(tmp_path))]) == 0
+    assert sweep.main([str(config(tmp_path)), "--level", "pooled"]) == 0
     resumed = [(name, options.get("resume_from_checkpoint")) for name, options in called]
     assert resumed == [("rte-vanilla-1", None), ("cola-mixup-2", "last")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "extra", "says"),
+    [
+        ({"arguments": {"lr": "5e-2"}}, [], "--lr was 5e-5 and is 5e-2"),
+        ({}, ["--lr", "1e-3"], "--lr was 5e-5 and is 1e-3"),
+        ({"arguments": {"lr": "5e-5", "fp16": True}}, [], "--fp16 was left out and is True"),
+        ({"arguments": "dropped"}, [], "--lr was 5e-5 and is left out"),
+    ],
+)
+def test_a_sweep_that_has_changed_does_not_take_old_runs_for_its_own(tmp_path, monkeypatch, changes, extra, says):
+    """Nothing is run before all folders have been looked at; the sweep as it was is done."""
+    pretend(monkeypatch)
+    before = {"arguments": {"lr": "5e-5"}}
+    assert sweep.main([str(config(tmp_path, **before))]) == 0
+    called = pretend(monkeypatch)
+    with pytest.raises(ValueError, match=rf"cola-vanilla-1 holds a run with other arguments \({says}\)"):
+        sweep.main([str(config(tmp_path, **{**before, **changes})), *extra])
+    assert sweep.main([str(config(tmp_path, **before))]) == 0
+    assert called == []
+
+
+def test_a_sweep_refuses_a_run_that_it_knows_nothing_of(tmp_path, monkeypatch):
+    pretend(monkeypatch)
+    (tmp_path / "runs/cola-vanilla-1").mkdir(parents=True)
+    (tmp_path / "runs/cola-vanilla-1/all_results.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"cola-vanilla-1 holds a run and no sweep\.json"):
+        sweep.main([str(config(tmp_path))])
 
 
 @pytest.mark.parametrize("status", [130, -signal.SIGINT])

@@ -185,6 +185,7 @@ def records(folder):
         path.write_text(json.dumps(found))
         (path.parent / "config.json").write_text("{}")
     score = {"task": "stsb", "method_name": "logitmix", "seed": 1, "eval_pearson": 0.5, "train_steps_per_second": 2.5}
+    score["model"] = "google-bert/bert-base-uncased"
     (folder / "kept.json").write_text(json.dumps({**score, "n_train": 10, "n_eval": 5}))
     (folder / "list.json").write_text("[1]")
     return accuracies
@@ -211,7 +212,32 @@ def test_the_table_has_mean_and_standard_deviation_over_seeds(tmp_path):
         "0.010 \u00b1 0.000",
     )
     assert (row["time / vanilla"], row["train / dev"], row["seeds"]) == ("1.00 \u00b1 0.00", "640 / 277", "3")
-    assert row["published, BERT-base"] == "0.6895"
+    assert row["published, BERT-base"] == ""  # which are of another model
+
+
+def test_rows_that_would_look_alike_show_what_they_differ_in():
+    """Two learning rates and two models of one method; a setting that all share, or that tells two tasks apart, is no column."""
+    fixed = {"task": "rte", "method_name": "mixup", "method": "m", "data": "d", "n_train": 9, "n_eval": 9, "seed": 1}
+
+    def run(rate, model="a", **changes):
+        settings = {"learning_rate": rate, "batch_size": 8 if "task" not in changes else 16}
+        return {**fixed, "model": model, "settings": settings, "eval_accuracy": 0.5, **changes}
+
+    head, _, *rows = table([run(0.1), run(0.2), run(0.2, "b"), run(0.1, task="sst2")]).splitlines()
+    names = [name.strip() for name in head.strip("|").split("|")]
+    assert names[:5] == ["task", "method", "model", "learning_rate", "metric"]
+    shown = [tuple(cell.strip() for cell in row.strip("|").split("|"))[:4] for row in rows]
+    assert sorted(shown) == sorted(
+        [("rte", "mixup", *two) for two in (("a", "0.1"), ("a", "0.2"), ("b", "0.2"))] + [("sst2", "mixup", "a", "0.1")]
+    )
+    assert "published, BERT-base" not in names
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    records(tmp_path)
+    (tmp_path / "broken.json").write_text('{"task": "rte", ')
+    with pytest.raises(ValueError, match=r"broken\.json is damaged"):
+        read_runs(tmp_path)
 
 
 def test_the_table_of_one_run_and_of_a_regression(tmp_path):
