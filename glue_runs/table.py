@@ -41,16 +41,18 @@ def read_runs(folder: str | Path) -> list[dict[str, Any]]:
         FileNotFoundError: if there is none.
         ValueError: for a file that is no JSON, by its name.
     """
-    found = []
-    for path in sorted(Path(folder).rglob("*.json")):
-        try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}): remove it, or run that run again.") from error
+    found = [_read(path) for path in sorted(Path(folder).rglob("*.json"))]
     runs = [run for run in found if isinstance(run, dict) and {"task", "method_name", "seed"} <= set(run)]
     if not runs:
         raise FileNotFoundError(f"{folder} holds no results: pass the folder that a sweep wrote to.")
     return runs
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it, or run that run again.") from error
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:

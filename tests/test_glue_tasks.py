@@ -216,7 +216,7 @@ def test_the_table_has_mean_and_standard_deviation_over_seeds(tmp_path):
 
 
 def test_rows_that_would_look_alike_show_what_they_differ_in():
-    """Two learning rates and two models of one method; a setting that all share, or that tells two tasks apart, is no column."""
+    """Two learning rates and two models of one method; a setting that only tells two tasks apart is no column."""
     fixed = {"task": "rte", "method_name": "mixup", "method": "m", "data": "d", "n_train": 9, "n_eval": 9, "seed": 1}
 
     def run(rate, model="a", **changes):
