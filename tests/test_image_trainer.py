@@ -150,6 +150,16 @@ def test_cosine_equals_its_formula(tmp_path, accumulation):
     assert logged(trainer, "learning_rate") == pytest.approx(warm_up + rest, rel=1e-6)
 
 
+def test_an_epoch_whose_last_step_is_not_full_counts_that_step(tmp_path):
+    """Four batches in steps of three are two steps, so that an epoch of warm-up is two steps and three epochs six."""
+    options = {"sched": "cosine", "warmup_epochs": 1.0, "warmup_lr": 0.001, "opt": "momentum"}
+    sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3, "max_steps": -1, "num_train_epochs": 3}
+    trainer = trainer_of(Tiny(), image_arguments(tmp_path, **options, **sizes))
+    trainer.train()
+    rest = [0.5 * 0.05 * (1 + math.cos(math.pi * step / 6)) for step in range(2, 6)]
+    assert logged(trainer, "learning_rate") == pytest.approx([0.001, 0.0255, *rest], rel=1e-6)
+
+
 def test_multistep_lowers_the_rate_at_milestones(tmp_path):
     options = {"sched": "multistep", "decay_milestones": [1, 2], "max_steps": 10, "per_device_train_batch_size": 4}
     trainer = trainer_of(Tiny(), image_arguments(tmp_path, **options))
@@ -216,6 +226,29 @@ def test_the_average_equals_a_loop_by_hand(tmp_path, warmup):
     for name, value in trainer.model.state_dict().items():
         torch.testing.assert_close(value, average[name], atol=1e-6, rtol=1e-6)
     assert trainer.evaluate()["eval_loss"] == pytest.approx(losses[-1], abs=1e-5)
+
+
+def test_the_average_has_the_first_processs_statistics_of_batches(tmp_path, monkeypatch):
+    """What a second process, which averages statistics of other images, evaluates and ends with."""
+    first = {"running_mean": torch.full((4,), 0.3), "running_var": torch.full((4,), 2.0)}
+    first["num_batches_tracked"] = torch.tensor(7)
+
+    def from_the_first_process(buffer):
+        of_norm = trainer.model.module.norm if trainer._average.ema is None else trainer._average.ema.module.module.norm
+        (name,) = [name for name, own in of_norm.named_buffers() if own is buffer]
+        return first[name]
+
+    monkeypatch.setattr("hf_logitmix.vision.ema.broadcast", from_the_first_process)
+    options = {"opt": "sgd", "ema_decay": 0.5, "max_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
+    trainer = trainer_of(Tiny(), image_arguments(tmp_path, no_aug=True, **options), eval_dataset=images())
+    trainer.train()
+    alone = Tiny().eval()
+    alone.load_state_dict(trainer.model.module.state_dict())
+    for name, value in first.items():
+        assert torch.equal(alone.norm.get_buffer(name), value)
+    pixels, labels = tensors(images())
+    loss = F.cross_entropy(alone(pixels), labels).item()
+    assert [logged(trainer, "eval_loss")[-1], trainer.evaluate()["eval_loss"]] == pytest.approx([loss] * 2, abs=1e-5)
 
 
 def test_the_best_checkpoints_average_is_loaded(tmp_path):
@@ -374,6 +407,26 @@ def test_evaluation_normalises_and_crops_the_middle():
         torch.testing.assert_close(same, tensors(data)[0][0])
 
 
+@pytest.mark.parametrize("size", [None, 48, 160])
+@pytest.mark.parametrize("make", ["bare", "wrapped"])
+def test_evaluation_reads_images_as_timm_does(tmp_path, size, make):
+    """At the size that a model without weights was made for (160, of which it keeps 95%) and at others."""
+    bare = timm_model()
+    model = bare if make == "bare" else create_model("timm/test_resnet", 3, image_size=size)
+    given = {"image_size": size} if size and make == "bare" else {}
+    trainer = ImageMixTrainer(model, image_arguments(tmp_path), None, images(2, 200), method="vanilla", **given)
+    config = timm.data.resolve_data_config({"img_size": size} if size else {}, model=bare)
+    assert config["crop_pct"] < 1
+    expected = timm.data.create_transform(**config)(images(2, 200).images[0])
+    found = trainer.get_test_dataloader(images(2, 200)).dataset[0]["pixel_values"]
+    torch.testing.assert_close(found, expected)
+    whole = ImageMixTrainer(
+        model, image_arguments(tmp_path, no_aug=True), None, images(2, 200), method="vanilla", **given
+    )
+    expected = timm.data.create_transform(**{**config, "crop_pct": 1.0})(images(2, 200).images[0])
+    torch.testing.assert_close(whole.get_test_dataloader(images(2, 200)).dataset[0]["pixel_values"], expected)
+
+
 def test_padding_crops_a_window_of_the_padded_image():
     data, args = images(1), Augmentation(padding=4, hflip=0.0)
     transform = image_transform(32, MEAN, STD, is_training=True, args=args)
@@ -422,9 +475,8 @@ def test_a_dataset_of_the_hub_becomes_images(tmp_path):
     trainer = ImageMixTrainer(model, args, None, data, {"one": data, "two": images()}, method="mcel")
     trainer.train()
     assert {"eval_one_loss", "eval_two_loss"} <= {name for entry in trainer.state.log_history for name in entry}
-    expected = torch.stack(
-        [image_transform(32, [0.5] * 3, [0.5] * 3, is_training=False, crop_pct=1.0)(image) for image in rows["image"]]
-    )
+    as_timm = timm.data.create_transform(**timm.data.resolve_data_config({"img_size": 32}, model=timm_model()))
+    expected = torch.stack([as_timm(image) for image in rows["image"]])
     with torch.no_grad():
         logits = model.eval()(expected).logits
     for later in (data, as_image_set(data)):

@@ -272,7 +272,9 @@ def test_input_config_of_timm():
     resnet = input_config(create_model("timm/resnet10t", 3, channels=2))
     assert resnet.mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,) * 2)
     assert resnet.crop_pct == timm.create_model("resnet10t").pretrained_cfg["crop_pct"] < 1
-    assert input_config(create_model("timm/resnet10t", 3, image_size=64)).crop_pct == 1
+    for size in (64, resnet.image_size):  # as timm.data.resolve_data_config has it at any size
+        assert input_config(create_model("timm/resnet10t", 3, image_size=size)).crop_pct == resnet.crop_pct
+    assert input_config(create_model("timm/resnet10t", 3, image_size=64, crop_pct=0.9)).crop_pct == 0.9
     assert input_config(nn.Linear(1, 1)) == InputConfig()
 
 

@@ -312,6 +312,7 @@ def run_demo(args: ImageRunArguments) -> int:
             seed=args.seed,
             num_train_epochs=15,
             per_device_train_batch_size=50,
+            dataloader_drop_last=False,
             save_strategy="no",
             eval_strategy="no",
             logging_strategy="no",
