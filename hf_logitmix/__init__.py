@@ -1,5 +1,10 @@
 """Train Transformers classifiers with LogitMix, Mixup and friends: swap `Trainer` for `MixTrainer`, name a method."""
 
+# ruff: noqa: E402
+from hf_logitmix import _requirements
+
+_requirements.require(_requirements.CORE, "hf_logitmix")
+
 from hf_logitmix._version import __version__
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.collator import MixCollator

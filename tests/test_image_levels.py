@@ -382,14 +382,13 @@ def test_a_second_head_has_no_say_in_saliency(tmp_path):
 
 
 def test_half_precision_keeps_the_saliency_of_images_that_are_sure():
-    """A gap of 14 between the logits: gradients of 1e-7 and less, which float16 alone would round to zero."""
+    """A gap of 17 between the logits: gradients of 1e-8 and less, which float16 alone would round to zero."""
     model = tiny_vit()
     with torch.no_grad():
-        model.classifier.bias.copy_(torch.tensor([14.0, 0.0, 0.0]))
+        model.classifier.bias.copy_(torch.tensor([17.0, 0.0, 0.0]))
     mixing = PuzzleMix(block_num=4, transport=False).for_batch(torch.zeros(5, dtype=torch.long))
-    exact = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
+    plan = MixPlan(PLAN.partner, torch.full((5,), 0.5))
+    exact = mixed_forward(model, {"pixel_values": PIXELS}, plan, mixing=mixing, rows="mixed")
     with torch.autocast("cpu", dtype=torch.float16):
-        rounded = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
-    torch.testing.assert_close(rounded.plan.lam, exact.plan.lam, atol=0.13, rtol=0)
-    even = puzzlemix(PIXELS, torch.ones(5, 16, 16), PLAN, block_num=4, transport=False)[1]
-    assert not torch.equal(rounded.plan.lam, even.lam)
+        rounded = mixed_forward(model, {"pixel_values": PIXELS}, plan, mixing=mixing, rows="mixed")
+    torch.testing.assert_close(rounded.plan.lam, exact.plan.lam, atol=0.05, rtol=0)

@@ -1,12 +1,9 @@
 """The same methods on images; needs `pip install "hf_logitmix[vision]"`."""
 
-try:
-    import timm  # noqa: F401
-    import torchvision  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f'hf_logitmix.vision needs {error.name}: pip install "hf_logitmix[vision]".', name=error.name
-    ) from error
+# ruff: noqa: E402
+from hf_logitmix import _requirements
+
+_requirements.require(_requirements.VISION, "hf_logitmix.vision")
 
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import ImageData, load_images, subset
