@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_logitmix import checks
+from hf_logitmix import checks, guests
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.auxiliary import AuxiliaryLoss
 from hf_logitmix.checkpoints import last_complete_checkpoint, load_renamed, why_torn
@@ -63,6 +63,8 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
     def __init__(self, *args: Any, method: str | Method | None = None, **kwargs: Any) -> None:
         self._method_given = method
         self._extras = nn.ModuleDict()
+        guests.check_class(type(self))
+        guests.check_class(type(kwargs.get("model", args[0] if args else None)))
         super().__init__(*args, **kwargs)
         if self.compute_loss_func is not None:
             raise ValueError("compute_loss_func would replace the method's loss: leave it out, or use Trainer.")
@@ -84,6 +86,9 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
         self._prepared_for: tuple[Any, ...] = ()
         self._has_own_optimizer = self.optimizer is not None
         checks.check_launch(self.args)
+        guests.check_class(type(self.model))  # of a model_init
+        guests.check_class(type(self.data_collator))
+        guests.check_adapter(self.model)
         checks.check_head(self.model)
         if isinstance(self.data_collator, MixCollator):
             checks.check_plan_in_batch(self.args, is_dispatched=False)
@@ -149,9 +154,7 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
-            raise ValueError(
-                f"the batch holds no `labels`, only {', '.join(inputs)}: rename the label column to `labels`."
-            )
+            raise ValueError(f"the batch holds no `labels`, only {', '.join(inputs)}: {guests.why_no_labels(inputs)}.")
         if not self._labels_are_checked:
             checks.note_multi_label(self.model, inputs["labels"])
         num_labels, problem_type = checks.head_of(self.model)
