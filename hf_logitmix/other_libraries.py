@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
-from hf_logitmix.models import unwrap
+from hf_logitmix.models import evaluating, unwrap
 
 _CLASSIFIER = "AutoModelForSequenceClassification in MixTrainer"
 
@@ -51,52 +51,57 @@ _DO_NOT_FIT = (
     ),
 )
 
-_OWN_LOSSES = {
-    "ADALORA": ("its orthogonality penalty", "LoraConfig"),
-    "SHADOW": ("the loss of its shadow path", "LoraConfig"),
-}
+_OWN_LOSSES = {"ADALORA": "its orthogonality penalty", "SHADOW": "the loss of its shadow path"}
 
 
 def check_class(cls: type) -> None:
     """Refuse a Trainer, a model or a collator that is, or inherits from, one of a library with losses of its own.
 
     Raises:
-        ValueError: with what does not fit and what to do instead.
+        TypeError: with what does not fit and what to do instead.
     """
     ancestors = [(base.__module__.partition(".")[0], base.__name__) for base in cls.__mro__]
     for library, name, advice in _DO_NOT_FIT:
         found = next((own for where, own in ancestors if where == library and name in (None, own)), None)
         if found is not None:
-            raise ValueError(f"{found} of {library} {advice}.")
+            raise TypeError(f"{found} of {library} {advice}.")
 
 
 def check_adapter(model: nn.Module) -> None:
-    """Refuse PEFT's prefix tuning where the model cannot take it, and name penalties that a method's loss replaces.
+    """Refuse PEFT's prefix tuning where PEFT cannot do it, and name penalties that a method's loss replaces.
 
     Raises:
-        ValueError: for a prefix (``past_key_values``) on a model whose forward has no such argument.
+        ValueError: for a prefix on a model that takes no ``past_key_values``.
     """
     peft_model: Any = unwrap(model)
     configs = getattr(peft_model, "peft_config", None)
     if not isinstance(configs, dict) or not hasattr(peft_model, "get_base_model"):
         return
-    kind = str(getattr(configs[peft_model.active_adapter].peft_type, "value", ""))
-    base = peft_model.get_base_model()
-    encoder = getattr(base, getattr(base, "base_model_prefix", ""), base)
-    takes_prefix = any("past_key_values" in inspect.signature(part.forward).parameters for part in (base, encoder))
-    if kind == "PREFIX_TUNING" and not takes_prefix:
-        raise ValueError(
-            f"PrefixTuningConfig hands past_key_values to the model, and {type(base).__name__} of this version of "
-            "transformers takes none: pass PromptTuningConfig, PromptEncoderConfig or LoraConfig."
-        )
-    if kind in _OWN_LOSSES:
-        penalty, instead = _OWN_LOSSES[kind]
+    kinds = {str(getattr(config.peft_type, "value", config.peft_type)) for config in configs.values()}
+    if "PREFIX_TUNING" in kinds:
+        _try_prefix(peft_model)
+    for kind in sorted(kinds & set(_OWN_LOSSES)):
         warnings.warn(
-            f"PEFT's {kind} adds {penalty} to the model's own loss, which the method's loss replaces, so it is left out: "
-            f"pass {instead}, or add it in a subclass.",
+            f"PEFT's {kind} adds {_OWN_LOSSES[kind]} to the model's own loss, which the method's loss replaces, so it is "
+            "left out: pass LoraConfig, or add it in a compute_loss that calls super().compute_loss(...).",
             UserWarning,
             stacklevel=2,
         )
+
+
+def _try_prefix(model: Any) -> None:
+    """One plain forward of two tokens: whether PEFT can do it depends on its version and that of transformers."""
+    last = getattr(model.config, "eos_token_id", None)
+    ids = torch.tensor([[1, last if isinstance(last, int) else 1]], device=model.device)
+    try:
+        with evaluating(model):
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except ValueError as error:
+        name = type(model.get_base_model()).__name__
+        raise ValueError(
+            f"PrefixTuningConfig does not go with this version of {name} ({error}): pass PromptTuningConfig, "
+            "PromptEncoderConfig or LoraConfig."
+        ) from error
 
 
 def why_no_labels(names: Iterable[str]) -> str:
