@@ -40,9 +40,7 @@ def check_columns(name: str, data: Any, model: nn.Module) -> None:
     if columns is None:
         return
     if not set(columns) & set(_LABELS):
-        raise ValueError(
-            f"{name} has no column `labels`, only {', '.join(columns)}: {why_no_labels(columns)}."
-        )
+        raise ValueError(f"{name} has no column `labels`, only {', '.join(columns)}: {why_no_labels(columns)}.")
     base = under_peft_model(unwrap(model))
     reads, main = inspect.signature(base.forward).parameters, getattr(base, "main_input_name", "input_ids")
     if main in reads and not (set(columns) - set(_LABELS)) & set(reads):
@@ -53,7 +51,8 @@ def check_columns(name: str, data: Any, model: nn.Module) -> None:
             else f"make them `{main}` first, or pass images to hf_logitmix.vision.ImageMixTrainer"
         )
         raise ValueError(
-            f"{name} has the columns {', '.join(columns)} and none that {type(base).__name__} reads ({main}, ...): {how}."
+            f"{name} has the columns {', '.join(columns)} and none that {type(base).__name__} reads ({main}, ...): "
+            f"{how}."
         )
 
 

@@ -82,8 +82,8 @@ def check_adapter(model: nn.Module) -> None:
         _try_prefix(peft_model)
     for kind in sorted(kinds & set(_OWN_LOSSES)):
         warnings.warn(
-            f"PEFT's {kind} adds {_OWN_LOSSES[kind]} to the model's own loss, which the method's loss replaces, so it is "
-            "left out: pass LoraConfig, or add it in a compute_loss that calls super().compute_loss(...).",
+            f"PEFT's {kind} adds {_OWN_LOSSES[kind]} to the model's own loss, which the method's loss replaces, so it "
+            "is left out: pass LoraConfig, or add it in a compute_loss that calls super().compute_loss(...).",
             UserWarning,
             stacklevel=2,
         )
@@ -109,8 +109,8 @@ def why_no_labels(names: Iterable[str]) -> str:
     columns = list(names)
     if any("chosen" in name for name in columns) and any("rejected" in name for name in columns):
         return (
-            "these are pairs of a chosen and a rejected text, which mixing by labels does not fit: train them with trl's "
-            "RewardTrainer, or give each text a label"
+            "these are pairs of a chosen and a rejected text, which mixing by labels does not fit: train them with "
+            "trl's RewardTrainer, or give each text a label"
         )
     several = [name for name in columns if name.endswith("_input_ids")]
     if several and "input_ids" not in columns:
