@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_logitmix import checks
+from hf_logitmix import check_data, checks, other_libraries
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.auxiliary import AuxiliaryLoss
 from hf_logitmix.checkpoints import last_complete_checkpoint, load_renamed, why_torn
@@ -52,18 +52,21 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
             Options that are set in `MixTrainingArguments` apply on top.
 
     Raises:
-        TypeError: where a subclass is defined, for bases in an order in which the method would not be trained with.
+        TypeError: where a subclass is defined, for bases in an order in which the method would not be trained with, and
+            for a Trainer, model or collator of a library with losses of its own (docs/integrations.md).
         ValueError: before training, for anything that this method cannot do with this model and these labels.
         RuntimeError: before the first update, if a subclass never asked for the method's loss.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        other_libraries.check_class(cls)
         checks.check_bases(cls, MixTrainerMixin)
 
     def __init__(self, *args: Any, method: str | Method | None = None, **kwargs: Any) -> None:
         self._method_given = method
         self._extras = nn.ModuleDict()
+        other_libraries.check_class(type(kwargs.get("model", args[0] if args else None)))
         super().__init__(*args, **kwargs)
         if self.compute_loss_func is not None:
             raise ValueError("compute_loss_func would replace the method's loss: leave it out, or use Trainer.")
@@ -85,9 +88,14 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
         self._prepared_for: tuple[Any, ...] = ()
         self._has_own_optimizer = self.optimizer is not None
         checks.check_launch(self.args)
+        other_libraries.check_class(type(self.model))  # of a model_init
+        other_libraries.check_class(type(self.data_collator))
+        other_libraries.check_adapter(self.model)
         checks.check_head(self.model)
         if isinstance(self.data_collator, MixCollator):
             checks.check_plan_in_batch(self.args, is_dispatched=False)
+        if self.args.remove_unused_columns and not check_data.makes_its_own_batch(self.data_collator):
+            check_data.check_columns("train_dataset", self.train_dataset, self.model)
         self._labels_are_checked = checks.check_datasets(self.train_dataset, self.eval_dataset, self.model)
         self._resolve_method()
 
@@ -150,9 +158,8 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
-            raise ValueError(
-                f"the batch holds no `labels`, only {', '.join(inputs)}: rename the label column to `labels`."
-            )
+            names, advice = ", ".join(inputs), other_libraries.why_no_labels(inputs)
+            raise ValueError(f"the batch holds no `labels`, only {names}: {advice}.")
         if not self._labels_are_checked:
             checks.note_multi_label(self.model, inputs["labels"])
         num_labels, problem_type = checks.head_of(self.model)
