@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from transformers import Trainer
 
+from hf_logitmix.methods import Method
 from hf_logitmix.models import evaluating
 from hf_logitmix.training_set import TrainingSet
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         """What the mixin is put in front of."""
 
         model: nn.Module
+        method: Method
 
         def _training_set(self) -> TrainingSet: ...
 else:
@@ -103,6 +105,11 @@ class LastBatchMixin(_Base):
 
     def get_train_dataloader(self) -> DataLoader:
         loader = super().get_train_dataloader()
+        if self._train_batch_size == 1 and self.method.mixing.mixes:
+            raise ValueError(
+                "per_device_train_batch_size=1: an example would meet itself alone, so nothing would be mixed: pass at "
+                "least 2 (with fewer gradient_accumulation_steps a step stays as large), or method='vanilla'."
+            )
         sampler, data = loader.batch_sampler, loader.dataset
         if isinstance(sampler, BatchSampler) and isinstance(data, Sized) and not isinstance(data, IterableDataset):
             self._check_last_batch(sampler, len(data), isinstance(loader, DataLoaderDispatcher))
@@ -131,6 +138,11 @@ class LastBatchMixin(_Base):
             logger.warning(
                 "%d of %d training examples do not fill a batch and are left out of each epoch (dataloader_drop_last).",
                 *(left_out, count),
+            )
+        if smallest == 1 and self.method.mixing.mixes:
+            logger.warning(
+                "the last batch of an epoch holds one example, which meets itself and is not mixed: "
+                "dataloader_drop_last=True leaves it out."
             )
         if smallest == 1:
             self._check_statistics_of_one(size)

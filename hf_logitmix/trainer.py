@@ -48,8 +48,9 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
     without the method, and is refused.
 
     Args:
-        method: a name in `METHODS`, or a `Method`. It overrides ``args.method``; with neither it is ``logitmix``.
-            Options that are set in `MixTrainingArguments` apply on top.
+        method: a name in `METHODS`, or a `Method`. Without it ``args.method`` counts, and without that
+            ``logitmix``; the two may not name different ones. Options that are set in `MixTrainingArguments` apply on
+            top.
 
     Raises:
         TypeError: where a subclass is defined, for bases in an order in which the method would not be trained with, and
@@ -101,7 +102,10 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
 
     def _resolve_method(self) -> None:
         """Build the method from what was given and from the arguments, which a hyperparameter search changes."""
-        given = self._method_given or getattr(self.args, "method", None) or "logitmix"
+        given, named = self._method_given, getattr(self.args, "method", None)
+        if given is not None and named is not None and given != named:
+            raise ValueError(f"method={given} and args.method={named!r} name two methods: pass one of them.")
+        given = given or named or "logitmix"
         method = get_method(given) if isinstance(given, str) else given
         options: dict[str, Any] = self.args.method_options() if isinstance(self.args, MixTrainingArguments) else {}
         method = method.with_options(**options) if options else method

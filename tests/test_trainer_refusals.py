@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import Lazy, examples, tiny_bert
 from datasets import Dataset
-from test_trainer import arguments
+from test_trainer import arguments, data_without_types
+from torch.utils.data import IterableDataset
 from transformers import (
     BertForMaskedLM,
     BertForMultipleChoice,
@@ -18,7 +19,7 @@ from transformers import (
     Trainer,
 )
 
-from hf_logitmix import Method, MixTrainer, MixTrainerMixin, get_method
+from hf_logitmix import Method, MixTrainer, MixTrainerMixin, MixTrainingArguments, get_method
 from hf_logitmix.mixing import Linear
 
 
@@ -147,3 +148,36 @@ def test_mixing_that_the_objective_would_ignore_is_refused(tmp_path):
 def test_a_ramp_needs_the_whole_batch():
     with pytest.raises(ValueError, match=r"mix_fraction=0\.5"):
         get_method("logitmix", warmup="ramp", mix_fraction=0.5)
+
+
+@pytest.mark.parametrize("given", ["logitmix", get_method("logitmix", alpha=1.0)], ids=["name", "object"])
+def test_two_methods_are_an_error(tmp_path, given):
+    """Whose options would the alpha of the arguments be?"""
+    args = arguments(tmp_path, cls=MixTrainingArguments, method="mixup", alpha=0.4)
+    with pytest.raises(ValueError, match=r"method=.* and args\.method='mixup' name two methods"):
+        MixTrainer(tiny_bert(), args, method=given, train_dataset=data_without_types(8))
+    same = arguments(tmp_path, cls=MixTrainingArguments, method="mixup", alpha=0.7)
+    assert MixTrainer(tiny_bert(), same, method="mixup").method.mixing.alpha == 0.7
+
+
+class Numbers(IterableDataset):
+    def __iter__(self):
+        return iter(data_without_types(4))
+
+
+@pytest.mark.parametrize("data", [data_without_types(4), Numbers()], ids=["list", "stream"])
+def test_batches_of_one_cannot_be_mixed(tmp_path, data):
+    args = arguments(tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=4, max_steps=1)
+    trainer = MixTrainer(tiny_bert(), args, method="logitmix", train_dataset=data)
+    with pytest.raises(ValueError, match=r"per_device_train_batch_size=1: .* nothing would be mixed"):
+        trainer.train()
+    MixTrainer(tiny_bert(), args, method="label_smoothing", train_dataset=data).train()
+
+
+def test_a_last_batch_of_one_is_told(tmp_path, caplog):
+    """Nine examples in batches of four leave one, which is trained on as it is."""
+    args = arguments(tmp_path, per_device_train_batch_size=4, max_steps=1)
+    for method, data, is_told in (("mixup", 9, True), ("mixup", 10, False), ("vanilla", 9, False)):
+        caplog.clear()
+        MixTrainer(tiny_bert(), args, method=method, train_dataset=data_without_types(data)).train()
+        assert ("meets itself" in caplog.text) is is_told
