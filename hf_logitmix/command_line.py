@@ -96,6 +96,7 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
     ]
     if "train_seconds" in results:
         lines.append(f"  {'train_seconds':<24}{results['train_seconds']:>9.1f}")
+    lines += [f"  on {split}: {remark}" for split, remark in results.get("remarks", {}).items()]
     return "\n".join([*lines, f"  everything is in {output_dir}"])
 
 

@@ -28,6 +28,7 @@ def model_card(
     split: str | Mapping[str, str] = "validation",
     measured_on: Mapping[str, int] | None = None,
     selected_on: Mapping[str, int] | None = None,
+    remarks: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
     pipeline_tag: str = "text-classification",
     how_to_load: str = "",
@@ -43,6 +44,7 @@ def model_card(
             several splits, metric -> split.
         measured_on: split -> number of its examples.
         selected_on: the same of what the checkpoint was chosen on; None where the last one was taken.
+        remarks: sentences that stand below the metrics.
         settings: name -> value, such as the learning rate.
         pipeline_tag: what the Hub calls the task.
         how_to_load: what it takes besides ``from_pretrained``.
@@ -81,6 +83,7 @@ def model_card(
         f"```\n{method}\n```",
         *([f"Source of the method: {method.source}."] if method.source else []),
         *_results(metrics, list(dict.fromkeys(split_of.values())), measured_on, selected_on),
+        *remarks,
         *(["## Settings", used] if used else []),
     ]
     return ModelCard("\n\n".join(parts) + "\n")

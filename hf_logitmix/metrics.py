@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,12 @@ def as_logits_and_labels(logits: Any, labels: Any) -> tuple[Floats, Ints]:
         raise ValueError("logits and labels are empty: pass at least one example.")
     if not np.isfinite(z).all():
         raise ValueError("logits hold NaN or infinity: the model that made them has diverged.")
+    if len(z) > 1 and (z >= 0).all() and np.allclose(z.sum(1), 1, atol=1e-3):
+        warnings.warn(
+            "logits are non-negative and every row sums to 1, as probabilities do: pass what comes before the softmax.",
+            UserWarning,
+            stacklevel=3,
+        )
     if not ((y >= 0) & (y < z.shape[1]) & (y == np.floor(y))).all():
         raise ValueError(f"labels must be class ids in 0..{z.shape[1] - 1}, one for each column of the logits.")
     return z, y.astype(np.int64)
@@ -113,6 +120,21 @@ def calibration_metrics(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor, 
         "brier": ((p - one_hot) ** 2).sum(1).mean(),
     }
     return {name: float(value) for name, value in values.items()}
+
+
+def one_class_remark(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> str:
+    """A sentence for a classifier that gives nearly always the same class, though the labels do not; else empty.
+
+    Its accuracy is the share of that class, and its calibration error can be small all the same.
+    """
+    z, y = as_logits_and_labels(logits, labels)
+    predicted, given = (np.bincount(of, minlength=z.shape[1]).max() / len(y) for of in (z.argmax(1), y))
+    if predicted < 0.95 or predicted - given < 0.05:
+        return ""
+    return (
+        f"{predicted:.1%} of the predictions are one class, and {given:.1%} of the labels are the most frequent one: "
+        "the model hardly tells the classes apart, whatever its calibration error."
+    )
 
 
 def calibration_of(n_bins: int = 10) -> Callable[[Any], dict[str, float]]:

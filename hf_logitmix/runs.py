@@ -22,7 +22,7 @@ from hf_logitmix._version import __version__
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.hub import model_card, public_name
 from hf_logitmix.interrupt import SaveOnInterrupt
-from hf_logitmix.metrics import calibration_metrics
+from hf_logitmix.metrics import calibration_metrics, one_class_remark
 from hf_logitmix.plots import class_matrix, reliability_diagram
 from hf_logitmix.settings import training_settings
 from hf_logitmix.splits import choosing
@@ -176,6 +176,8 @@ class Run:
         self._split_of |= dict.fromkeys(scores, split)
         self.results["measured_on"][split] = len(data)
         self.results["n_eval"] = self.results["n_eval"] or len(data)
+        if self.label_names and (remark := one_class_remark(logits, labels)):
+            self.results["remarks"] = {**self.results.get("remarks", {}), split: remark}
         if not self.trainer.is_world_process_zero():
             return
         np.savez(self.output / f"eval_logits{suffix}.npz", logits=logits, labels=labels)
@@ -204,6 +206,7 @@ class Run:
                     split=self._split_of,
                     measured_on=results["measured_on"],
                     selected_on=results["selected_on"],
+                    remarks=[f"On `{split}`: {remark}" for split, remark in results.get("remarks", {}).items()],
                     settings={
                         **{name: v for name, v in results["settings"].items() if v is not None and v is not False},
                         "seed": results["seed"],

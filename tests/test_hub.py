@@ -161,3 +161,8 @@ def test_a_pretrained_model_is_loaded_in_float32_with_a_head_for_the_task(task, 
     assert list(model.config.id2label.values()) == names
     assert tokenizer.pad_token_id == model.config.pad_token_id
     assert public_name(folder) == Path(folder).resolve().parts[-1]
+
+
+def test_remarks_stand_below_the_metrics():
+    text = str(card(remarks=["On `validation`: 99.0% of the predictions are one class."]))
+    assert text.index("| metric | value |") < text.index("99.0% of the predictions")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from transformers import EvalPrediction
 
-from hf_logitmix.metrics import bin_of, calibration_metrics, calibration_of
+from hf_logitmix.metrics import bin_of, calibration_metrics, calibration_of, one_class_remark
 
 CASES = json.loads((Path(__file__).parent / "data" / "logitmix_released_code.json").read_text())
 
@@ -235,3 +236,30 @@ def test_bad_inputs(logits, labels, message):
 def test_impossible_number_of_bins(n_bins):
     with pytest.raises(ValueError, match=f"n_bins={n_bins}"):
         calibration_metrics(*data(), n_bins)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels", "marked"),
+    [
+        ([0] * 99 + [1], [0] * 60 + [1] * 40, True),
+        ([0] * 94 + [1] * 6, [0] * 60 + [1] * 40, False),
+        ([0] * 99 + [1], [0] * 96 + [1] * 4, False),
+        ([0] * 100, [0] * 100, False),
+    ],
+)
+def test_a_model_that_gives_one_class_is_marked(predicted, labels, marked):
+    """99% against 60% of the labels; not where the labels are nearly all of one class themselves."""
+    remark = one_class_remark(np.eye(3)[predicted] * 4 - 1, labels)
+    assert bool(remark) is marked
+    assert not marked or ("99.0% of the predictions" in remark and "60.0% of the labels" in remark)
+
+
+def test_probabilities_passed_as_logits_are_told():
+    logits = np.random.default_rng(0).normal(size=(20, 3))
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    with pytest.warns(UserWarning, match="rows? sums? to 1, as probabilities do"):
+        calibration_metrics(probabilities, np.zeros(20, int))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calibration_metrics(logits, np.zeros(20, int))
+        calibration_metrics(np.abs(logits), np.zeros(20, int))
