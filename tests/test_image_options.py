@@ -262,12 +262,13 @@ def test_a_run_refuses_what_its_choices_leave_unread(tmp_path, options, message)
         ImageRunArguments(str(tmp_path), use_cpu=True, **options)
 
 
-@pytest.mark.parametrize("option", [{"aa": "rand-m9"}, {"padding": 2}, {"hflip": 0.5}, {"no_aug": True}])
+@pytest.mark.parametrize("option", [{"aa": "rand-m9"}, {"padding": 2}, {"hflip": 0.5}])
 def test_augmentation_of_images_that_come_with_a_transform_is_refused(tmp_path, option):
     ready = images().with_transform(image_transform(32, MEAN, STD, is_training=False))
     with pytest.raises(ValueError, match=f"nobody would read {next(iter(option))}=.*without a transform"):
         trainer_of(Tiny(), image_arguments(tmp_path, **option), data=ready)
-    trainer_of(Tiny(), image_arguments(tmp_path, crop_pct=0.9), data=ready)  # which evaluation reads
+    for fits in ({"crop_pct": 0.9}, {"no_aug": True}):  # evaluation reads it; nothing is augmented
+        trainer_of(Tiny(), image_arguments(tmp_path, **fits), data=ready)
 
 
 @pytest.mark.parametrize("size", [32, (24, 40)])

@@ -115,7 +115,7 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
 
     @staticmethod
     def _check_unread(args: Augmentation) -> None:
-        if unread := args.of_training() + ["no_aug=True"] * args.no_aug:
+        if unread := args.of_training():
             raise ValueError(
                 f"train_dataset makes its images itself, so that nobody would read {', '.join(unread)}: leave that "
                 "out, or pass images without a transform."
