@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hf_logitmix.mixing import Linear, Mixing
 from hf_logitmix.models import call
 from hf_logitmix.output import MixedOutput, Rows
-from hf_logitmix.plan import MixPlan
+from hf_logitmix.plan import MixPlan, check_plan
 
 
 def mixed_forward(
@@ -34,7 +34,8 @@ def mixed_forward(
         `MixedOutput` (logits[B, K], mixed_logits[M, K], plan with the true lam); what was not asked for is None.
 
     Raises:
-        ValueError: for inputs with labels, an unknown ``rows``, or a mixing that this model cannot do.
+        ValueError: for inputs with labels, an unknown ``rows``, a plan that does not fit (on a GPU its numbers are
+            looked at without a wait, by an assert of CUDA), or a mixing that this model cannot do.
         RuntimeError: if no hook fired, so that nothing would have been mixed.
     """
     if rows not in get_args(Rows):
@@ -51,6 +52,7 @@ def mixed_forward(
             f"a plan of {len(plan.partner)} partners and {len(plan.lam)} lam does not fit a batch of {len(first)}: "
             "pass one partner and one lam a mixed row, at least one row and at most the batch."
         )
+    check_plan(plan, len(first))
     if rows == "clean":
         return MixedOutput(call(model, inputs, len(first)), None, plan)
     return (Linear() if mixing is None else mixing).forward(model, inputs, plan.to(first.device), rows)

@@ -1,4 +1,8 @@
-"""The losses as plain functions, for training loops of your own: means over a batch."""
+"""The losses as plain functions, for training loops of your own: means over a batch.
+
+Class ids outside 0..K-1 (such as -100, which torch's own losses ignore), partners outside the batch and lam outside
+[0, 1] are a ValueError. On a GPU, which is not waited for, they are a device-side assert of CUDA.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from torch import Tensor
 
 from hf_logitmix.objectives import LogitMix, MixedCrossEntropy, MixedOutput
 from hf_logitmix.objectives.lamix import lamix
-from hf_logitmix.plan import MixPlan
+from hf_logitmix.plan import MixPlan, check_plan
 
 
 class LogitMixLoss(NamedTuple):
@@ -51,8 +55,10 @@ def logitmix_loss(
         targets: FloatTensor[K, K], a row a class; None is one-hot.
 
     Raises:
-        ValueError: for impossible weights, an unknown similarity, or targets without class ids.
+        ValueError: for impossible weights, an unknown similarity, targets without class ids, and labels or a plan out
+            of range.
     """
+    check_plan(plan, len(logits))
     objective = LogitMix(weights=weights, similarity=similarity)
     total, terms = objective(MixedOutput(logits, mixed_logits, plan), labels, targets)
     return LogitMixLoss(total, **terms)
@@ -68,7 +74,11 @@ def mixed_cross_entropy(
 
     Returns:
         a scalar.
+
+    Raises:
+        ValueError: for targets without class ids, and labels or a plan out of range.
     """
+    check_plan(plan, len(labels))
     return MixedCrossEntropy()(MixedOutput(None, mixed_logits, plan), labels, targets).total
 
 
@@ -99,8 +109,10 @@ def lamix_loss(
         a scalar.
 
     Raises:
-        ValueError: for beta outside [0, 1], and without soft_label_logits unless beta is 1.
+        ValueError: for beta outside [0, 1], without soft_label_logits unless beta is 1, and for labels or a plan out of
+            range.
     """
     if not 0 <= beta <= 1:
         raise ValueError(f"beta={beta} is outside [0, 1]: it is the share of the given labels in the target.")
+    check_plan(plan, len(labels))
     return lamix(logits, soft_label_logits, labels, plan, beta=beta, targets=targets).mean()

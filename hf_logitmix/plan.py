@@ -36,6 +36,33 @@ def check_alpha(alpha: float) -> None:
         )
 
 
+def check_range(values: Tensor, low: int, high: int, name: str, fix: str) -> None:
+    """Refuse values outside low..high, NaN among them.
+
+    On a GPU nothing waits for the answer: there it is a device-side assert of CUDA.
+
+    Raises:
+        ValueError: with ``name`` and ``fix`` in its sentence, for values that are anywhere else.
+    """
+    inside = values.clamp(low, high) == values
+    if inside.is_cuda:
+        torch._assert_async(inside.all(), f"{name} is outside {low}..{high}: {fix}.")
+    elif not inside.is_meta and not inside.all():
+        raise ValueError(f"{name} {values[~inside][0].item()} is outside {low}..{high}: {fix}.")
+
+
+def check_plan(plan: MixPlan, batch_size: int) -> None:
+    """Refuse partners outside the batch, and lam outside [0, 1]; see `check_range`.
+
+    Raises:
+        ValueError: for such a plan, and for partners that are no indices.
+    """
+    if plan.partner.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"partner is {plan.partner.dtype}: pass indices into the batch, LongTensor[M].")
+    check_range(plan.partner, 0, batch_size - 1, "partner", f"pass indices into the batch of {batch_size}")
+    check_range(plan.lam, 0, 1, "lam", "pass the weight of the example itself")
+
+
 def sample_plan(
     batch_size: int,
     *,

@@ -2,15 +2,19 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from sklearn.metrics import log_loss, mean_squared_error
+from torch import nn
 from torch.nn import functional as F
 
-from hf_logitmix import MixPlan
-from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
+from hf_logitmix import MixPlan, mixed_forward
+from hf_logitmix.losses import lamix_loss, logitmix_loss, mixed_cross_entropy
+from hf_logitmix.objectives.cross_entropy import cross_entropy
 
 CASES = json.loads((Path(__file__).parent / "data" / "logitmix_released_code.json").read_text())
 SIMILARITIES = ["mse", "l2", "mse_logsoftmax", "mse_softmax"]
@@ -249,3 +253,90 @@ def test_labels_that_do_not_fit_the_logits(labels, message):
     z, mixed_z, _, plan = batch()
     with pytest.raises(ValueError, match=message):
         logitmix_loss(z, mixed_z, labels, plan)
+
+
+TARGETS = [None, MATRIX, torch.eye(3)]
+
+
+@pytest.mark.parametrize("label", [-1, -100, 3, -3, torch.iinfo(torch.int64).min, torch.iinfo(torch.int64).max])
+@pytest.mark.parametrize("targets", TARGETS, ids=["one_hot", "matrix", "identity"])
+@pytest.mark.parametrize("place", [0, 4])
+def test_class_ids_outside_the_classes_are_refused(label, targets, place):
+    """Nothing counts from the end and nothing is ignored, in whatever loss."""
+    z, mixed_z, labels, plan = batch()
+    labels[place] = label
+    for loss in (
+        lambda: logitmix_loss(z, mixed_z, labels, plan, targets=targets),
+        lambda: mixed_cross_entropy(mixed_z, labels, plan, targets=targets),
+        lambda: lamix_loss(z, mixed_z, labels, plan, targets=targets),
+        lambda: cross_entropy(z, labels, targets),
+    ):
+        with pytest.raises(ValueError, match=rf"label {label} is outside 0\.\.2"):
+            loss()
+
+
+@pytest.mark.parametrize("targets", TARGETS, ids=["one_hot", "matrix", "identity"])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_any_kind_of_integer_is_a_class_id(dtype, targets):
+    z, mixed_z, labels, plan = batch()
+    loss = logitmix_loss(z, mixed_z, labels.to(dtype), plan, targets=targets)
+    assert [term.item() for term in loss[1:]] == pytest.approx(
+        loop(z, mixed_z, labels, plan, targets=targets), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("partner", "lam", "message"),
+    [
+        ([1, 6], [0.5, 0.5], r"partner 6 is outside 0\.\.5"),
+        ([-1, 0], [0.5, 0.5], r"partner -1 is outside 0\.\.5"),
+        ([1.0, 0.0], [0.5, 0.5], r"partner is torch.float32"),
+        ([True, False], [0.5, 0.5], r"partner is torch.bool"),
+        ([1, 0], [0.5, 2.0], r"lam 2.0 is outside 0\.\.1"),
+        ([1, 0], [-0.25, 0.5], r"lam -0.25 is outside"),
+        ([1, 0], [0.5, math.nan], r"lam nan is outside"),
+        ([1, 0], [math.inf, 0.5], r"lam inf is outside"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(partner, lam, message):
+    z, mixed_z, labels, _ = batch(mixed=2)
+    plan = MixPlan(torch.tensor(partner), torch.tensor(lam))
+    for loss in (
+        lambda: logitmix_loss(z, mixed_z, labels, plan),
+        lambda: mixed_cross_entropy(mixed_z, labels, plan),
+        lambda: lamix_loss(mixed_z, mixed_z, labels, plan),
+        lambda: mixed_forward(nn.Linear(3, 3), {"x": z}, plan),
+        lambda: mixed_forward(nn.Linear(3, 3), {"x": z}, plan, rows="clean"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loss()
+
+
+ON_A_GPU = """
+import sys, torch
+from hf_logitmix import MixPlan
+from hf_logitmix.losses import mixed_cross_entropy
+label, partner, lam, has_targets = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "True"
+plan = MixPlan(torch.tensor([1, partner]), torch.tensor([lam, 0.5])).to("cuda")
+targets = torch.eye(3, device="cuda") if has_targets else None
+mixed_cross_entropy(torch.zeros(2, 3, device="cuda"), torch.tensor([label, 0], device="cuda"), plan, targets=targets)
+torch.cuda.synchronize()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of NVIDIA")
+@pytest.mark.parametrize("has_targets", [False, True])
+@pytest.mark.parametrize(
+    ("label", "partner", "lam", "fits"),
+    [
+        *[(2, 0, 1.0, True), (-1, 0, 1.0, False), (-100, 0, 1.0, False), (3, 0, 1.0, False)],
+        *[(2, -1, 1.0, False), (2, 2, 1.0, False), (2, 0, 2.0, False), (2, 0, math.nan, False)],
+    ],
+)
+def test_a_gpu_asserts_what_cannot_be(label, partner, lam, fits, has_targets):
+    """In a process of its own, which such an assert ends."""
+    command = [sys.executable, "-c", ON_A_GPU, str(label), str(partner), str(lam), str(has_targets)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is fits
+    assert fits or "device-side assert" in done.stderr

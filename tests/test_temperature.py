@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.optimize import bisect, minimize_scalar
+from scipy.special import expit, logsumexp
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
 
 from hf_logitmix.temperature import cross_fit, fit_temperature
 
@@ -44,10 +46,9 @@ def test_recovers_a_known_temperature(temperature):
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.03)
 
 
-def test_scales_with_the_logits_and_ignores_shifts_of_a_row():
+def test_ignores_shifts_of_a_row():
     logits, labels = drawn_from(2.0)
     expected = fit_by_scipy(logits, labels)
-    assert fit_temperature(10 * logits, labels) == pytest.approx(10 * expected, rel=1e-5)
     assert fit_temperature(logits + 1000.0 * labels[:, None], labels) == pytest.approx(expected, rel=1e-5)
 
 
@@ -57,17 +58,101 @@ def test_two_by_two_by_hand():
     assert fit_temperature(logits, labels) == pytest.approx(4 / math.log(3))
 
 
-def test_only_right_predictions_give_the_lower_bound():
-    assert fit_temperature([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]], [0, 1, 0]) == 0.001
+SCALES = [1e-30, 1e-4, 0.3, 1e4, 1e30]
 
 
-@pytest.mark.parametrize("labels", [[1, 0], [0, 0]])
-def test_chance_or_worse_gives_the_upper_bound(labels):
-    assert fit_temperature([[2.0, 0.0], [0.0, 2.0]], labels) == 1000.0
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("temperature", [0.02, 1.0, 15.0])
+def test_logits_times_a_number_have_a_temperature_times_it(temperature, scale):
+    logits, labels = drawn_from(temperature, n=2000)
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(fit_by_scipy(logits, labels), rel=1e-3)
+    assert fit_temperature(scale * logits, labels) == pytest.approx(scale * found, rel=1e-9)
 
 
-def test_equal_logits_have_no_optimum_and_stay_within_the_bounds():
-    assert 0.001 <= fit_temperature(np.zeros((5, 3)), [0, 1, 2, 0, 1]) <= 1000
+class Given(ClassifierMixin, BaseEstimator):
+    """A classifier whose decision values are its input."""
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        return self
+
+    def decision_function(self, X):
+        return X
+
+    def predict(self, X):
+        return X.argmax(1)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.7, 6.0])
+@pytest.mark.parametrize("classes", [3, 10])
+def test_equals_scikit_learn(temperature, classes):
+    pytest.importorskip("sklearn", minversion="1.8")  # which has method="temperature"
+    from sklearn.frozen import FrozenEstimator
+
+    logits, labels = drawn_from(temperature, n=300, classes=classes)
+    given = FrozenEstimator(Given().fit(logits, labels))
+    scaled = CalibratedClassifierCV(given, method="temperature").fit(logits, labels)
+    z = logits / fit_temperature(logits, labels)
+    expected = np.exp(z - logsumexp(z, axis=1, keepdims=True))
+    np.testing.assert_allclose(scaled.predict_proba(logits), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("power", [0, -3, -9, 9])
+def test_margins_far_apart_by_hand(power):
+    """Two classes, margin 1 right three times in four; a pair of a large margin m that is right once of twice.
+
+    The slope is 4 s(b) - 3 + m (2 s(b m) - 1), which b = 0 would end for m alone: solved by SciPy in another form.
+    """
+    m = 10.0**power
+    logits, labels = [[1.0, 0.0]] * 4 + [[m, 0.0]] * 2, [0, 0, 0, 1, 0, 1]
+    slope = lambda b: 4 * expit(b) - 3 + m * math.tanh(b * m / 2)  # noqa: E731
+    expected = 1 / bisect(slope, 1e-30, 1e3, xtol=1e-30, rtol=1e-12, maxiter=1000)
+    assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_mistake_by_a_hair_has_a_finite_optimum():
+    """99 right by 1, one wrong by d: the root of 99 s(-b) = d s(b d), near which s(b d) is still 1/2."""
+    d = 1e-9
+    expected = 1 / bisect(lambda b: 99 * expit(-b) - d * expit(b * d), 1.0, 100.0, xtol=1e-13)
+    assert fit_temperature([[1.0, 0.0]] * 99 + [[d, 0.0]], [0] * 99 + [1]) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_only_right_predictions_give_as_good_as_certainty(scale, caplog):
+    logits, labels = scale * np.array([[2.0, 0.0, -9.0], [0.0, 0.5, 0.0], [3.0, 1.0, 3.0]]), [0, 1, 0]
+    assert fit_temperature(logits, labels) == pytest.approx(scale * 0.5 / 1000)
+    limit = np.log(2) / 3  # of the example whose two highest logits are equal
+    assert nll(logits, labels, fit_temperature(logits, labels)) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("labels", [[1, 0], [0, 0], [2, 2]])
+def test_chance_or_worse_gives_as_good_as_even_odds(labels, scale):
+    logits = scale * np.array([[0.7, 0.0, -0.7], [0.0, 0.7, -0.7]])
+    if labels == [0, 0]:
+        logits[:, 2] = 0.35 * scale  # the labels' logits are on average as high as the others
+    gap = float(np.ptp(logits, axis=1).max())
+    assert fit_temperature(logits, labels) == pytest.approx(1000 * gap)
+    assert nll(logits, labels, fit_temperature(logits, labels)) == pytest.approx(np.log(3), abs=1e-3)
+
+
+def test_no_optimum_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr("hf_logitmix.temperature.logger.warning_once", said.append, raising=False)
+    fit_temperature([[2.0, 0.0]], [0])
+    fit_temperature([[2.0, 0.0]], [1])
+    fit_temperature([[2.0, 0.0]] * 4, [0, 0, 0, 1])
+    fit_temperature([[2.0, 2.0]], [0])
+    assert len(said) == 2
+    assert "right" in said[0]
+    assert "chance" in said[1]
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e30])
+def test_equal_logits_are_left_as_they_are(value):
+    assert fit_temperature(np.full((5, 3), value), [0, 1, 2, 0, 1]) == 1
+    assert fit_temperature(np.arange(5.0)[:, None] + np.full((5, 3), value), [0, 0, 0, 0, 0]) == 1
 
 
 def test_torch_and_lists_give_the_same():
@@ -75,6 +160,14 @@ def test_torch_and_lists_give_the_same():
     expected = fit_by_scipy(logits, labels)
     for convert in (torch.tensor, np.ndarray.tolist):
         assert fit_temperature(convert(logits), convert(labels)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("temperature", [1e-3, 2.0, 1e3])
+def test_cross_fit_gives_the_same_whatever_the_unit_of_the_logits(temperature, scale):
+    """T of 1e-3 leaves only right predictions in 100 examples, one of 1e3 little more than chance."""
+    logits, labels = drawn_from(temperature, n=100)
+    np.testing.assert_allclose(cross_fit(scale * logits, labels), cross_fit(logits, labels), rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", [0, 7])
@@ -119,7 +212,7 @@ def test_halves_do_not_follow_the_order_of_the_examples():
 
 
 def test_cross_fit_of_two_examples():
-    """Each is right, so each takes the lower bound from the other."""
+    """Each is right, so each is scaled by a thousandth of the other's gap."""
     assert cross_fit([[1.0, 0.0], [0.0, 1.0]], [0, 1]) == pytest.approx(np.eye(2) * 1000)
 
 

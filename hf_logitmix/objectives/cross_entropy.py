@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
 from hf_logitmix.output import MixedOutput
+from hf_logitmix.plan import check_range
+
+_NOTHING_IGNORED = torch.iinfo(torch.int64).min  # as ignore_index, which would make -100 a loss of 0
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -22,6 +26,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None)
     FloatTensor[B, K]     multi-label          binary cross-entropy, mean over the K labels
     ===================== ==================== =========================================================
 
+    No label is left out: -100, which torch's own cross-entropy ignores, is outside 0..K-1 like any other. On a GPU,
+    which is not waited for, the lookup of such a label is a device-side assert of CUDA.
+
     Args:
         logits: FloatTensor[B, K]; computed in float32 or better.
         labels: as in the table.
@@ -31,7 +38,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None)
         FloatTensor[B].
 
     Raises:
-        ValueError: for targets with real-valued or multi-hot labels, and for shapes that do not fit.
+        ValueError: for targets with real-valued or multi-hot labels, for shapes that do not fit, and for class ids
+            outside 0..K-1 that are not on a GPU.
     """
     logits = at_least_float32(logits)
     if not labels.is_floating_point():
@@ -40,12 +48,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None)
                 f"class ids of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: pass [B] "
                 "integers, or floats of shape [B, K] for multi-label."
             )
+        labels, num_labels = labels.long(), logits.shape[-1]
+        if not labels.is_cuda:
+            check_range(labels, 0, num_labels - 1, "label", "take such examples out; none is ignored, not -100 either")
         if targets is None:
-            return F.cross_entropy(logits, labels, reduction="none")
-        num_labels = logits.shape[-1]
+            return F.cross_entropy(logits, labels, reduction="none", ignore_index=_NOTHING_IGNORED)
         if targets.shape != (num_labels, num_labels):
             raise ValueError(f"targets of shape {tuple(targets.shape)} do not fit {num_labels} classes: pass [K, K].")
-        rows = targets.to(logits.device, logits.dtype)[labels]
+        rows = F.embedding(labels, targets.to(logits.device, logits.dtype))  # which knows no index from the end
         return -(rows * F.log_softmax(logits, dim=-1)).sum(-1)
     if targets is not None:
         raise ValueError("targets are rows for class ids: they are undefined for regression and multi-label labels.")
