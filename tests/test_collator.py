@@ -1,5 +1,10 @@
 """MixCollator: the same plan for the same batch and seed, whoever loads it; distribution against SciPy."""
 
+import itertools
+from collections import Counter
+from itertools import permutations
+
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -37,12 +42,64 @@ def test_plan_does_not_touch_or_depend_on_the_global_seed():
     assert torch.equal(first["lam"], collate(EXAMPLES)["lam"])
 
 
-def test_plan_differs_between_batches_orders_and_seeds():
-    assert len({lam[0] for _, lam in plans()}) == 4
-    lam_of_seeds = {plans(seed=seed)[0][1][0] for seed in range(20)}
-    assert len(lam_of_seeds) == 20
-    collate = MixCollator(default_data_collator)
-    assert collate(EXAMPLES)["lam"][0] != collate(EXAMPLES[::-1])["lam"][0]
+def batches_of(loader) -> dict[tuple[int, ...], tuple[list[int], list[float]]]:
+    """The plan of each batch, by the examples in it."""
+    return {
+        tuple(batch["input_ids"][:, 0].tolist()): (batch["partner"].tolist(), batch["lam"].tolist()) for batch in loader
+    }
+
+
+def test_a_plan_is_a_function_of_the_batch_and_not_of_what_came_before_it():
+    """Batches in two orders, in two processes or none, of one loader that goes on and of loaders that start anew."""
+    groups = [[0, 5, 2], [7, 1, 12], [3, 4, 6, 8], [9], [11, 10]]
+    collate = MixCollator(default_data_collator, seed=4)
+
+    def load(chosen, workers=0):
+        return DataLoader(EXAMPLES, batch_sampler=chosen, collate_fn=collate, num_workers=workers)
+
+    there, back = batches_of(load(groups)), batches_of(load(groups[::-1], workers=2))
+    assert len(there) == len(groups)
+    assert there == back
+    assert {tuple(group): batches_of(load([group]))[tuple(group)] for group in groups} == there
+
+
+def drawn(count, of):
+    """Partners and the one lam of many plans."""
+    found = [of(number) for number in range(count)]
+    return [tuple(batch["partner"].tolist()) for batch in found], np.array([batch["lam"][0].item() for batch in found])
+
+
+THREE = [{"label": 0, "x": 0.25}, {"label": 1, "x": 0.5}, {"label": 2, "x": 0.75}]
+VARIED = {
+    "seed": lambda n: MixCollator(default_data_collator, "logitmix", seed=n)(THREE),
+    "one number of one example": lambda n: MixCollator(default_data_collator)([*THREE[:2], {"label": 2, "x": n / 8}]),
+    "one label": lambda n: MixCollator(default_data_collator)([*THREE[:2], {"label": n, "x": 0.75}]),
+}
+
+
+@pytest.mark.parametrize("varied", VARIED)
+def test_plans_of_batches_that_differ_are_independent_draws(varied):
+    """Every permutation as likely, lam from its Beta, and neither tied to the other nor to the plan before."""
+    partners, lam = drawn(1800, VARIED[varied])
+    counts = Counter(partners)
+    assert set(counts) == set(permutations(range(3)))
+    assert stats.chisquare(list(counts.values())).pvalue > 0.01
+    alpha = get_method("logitmix").mixing.alpha
+    assert stats.kstest(lam, stats.beta(alpha, alpha).cdf).pvalue > 0.01
+    assert len(set(lam)) > 1790
+    by_partner = [lam[[own == chosen for own in partners]] for chosen in counts]
+    assert stats.kruskal(*by_partner).pvalue > 0.01
+    assert abs(stats.pearsonr(lam[1:], lam[:-1]).statistic) < 0.08
+    pairs = Counter(itertools.pairwise(partners))
+    assert stats.chi2_contingency([[pairs[first, then] for then in counts] for first in counts]).pvalue > 0.01
+
+
+def test_the_order_of_the_examples_counts():
+    """A batch in each of its 120 orders: lam spreads as if drawn anew each time."""
+    orders = list(permutations(EXAMPLES[:5]))
+    _, lam = drawn(120, lambda n: MixCollator(default_data_collator, get_method("logitmix", alpha=1.0))(orders[n]))
+    assert len(set(lam)) == 120
+    assert stats.kstest(lam, "uniform").pvalue > 0.01
 
 
 def test_partners_are_a_permutation_and_lam_one_number_even_for_a_last_batch_of_one():

@@ -168,6 +168,31 @@ def test_hidden_level_mixes_own_states_under_own_masks_and_goes_on_under_the_uni
     torch.testing.assert_close(output.mixed_logits, bert_from(model, mixed, layer, union), **TOLERANCE)
 
 
+@pytest.mark.parametrize("level", ["embedding", "hidden:1"])
+@pytest.mark.parametrize("rows", ["both", "mixed"])
+@torch.no_grad()
+def test_a_mixed_row_attends_to_the_union_where_neither_mask_holds_the_other(rows, level):
+    """Padding on the left meets padding on the right, or a hole; by hand, as `inputs_embeds` or from a layer on."""
+    model = tiny_bert().eval()
+    ids = torch.randint(3, VOCABULARY, (4, 8), generator=torch.Generator().manual_seed(5))
+    mask = torch.tensor(
+        [[1, 1, 1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1, 1, 1], [1, 1, 0, 0, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1, 1, 0]]
+    )
+    plan = MixPlan(torch.tensor([1, 0, 3, 2]), torch.tensor([0.3, 0.6, 0.5, 0.8]))
+    lam, union = plan.lam[:, None, None], mask | mask[plan.partner]
+    assert union.sum(1).tolist() == [8, 8, 7, 7]
+    if level == "embedding":
+        vectors = model.get_input_embeddings()(ids)
+        mixed = lam * vectors + (1 - lam) * vectors[plan.partner]
+        expected = model(inputs_embeds=mixed, attention_mask=union).logits
+    else:
+        states = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[1]
+        expected = bert_from(model, lam * states + (1 - lam) * states[plan.partner], 1, union)
+    batch = {"input_ids": ids, "attention_mask": mask}
+    output = mixed_forward(model, batch, plan, mixing=Linear(level=level), rows=rows)
+    torch.testing.assert_close(output.mixed_logits, expected, **TOLERANCE)
+
+
 @torch.no_grad()
 def test_pooled_level_mixes_the_input_of_the_head():
     model, batch = tiny_bert().eval(), batch_of(examples(6))

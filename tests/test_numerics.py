@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import pytest
 import torch
 from conftest import batch_of, examples, tiny_bert
+from scipy import stats
+from test_mixed_forward import bert_from
 from test_trainer import InOrder, arguments, collate_pairs, data_without_types, weights
 from transformers import Trainer, TrainerCallback, pipeline
 
 from glue_runs.demo import train_tokenizer
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
 from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
+from hf_logitmix.mixing import Linear
 from hf_logitmix.objectives.logitmix import SIMILARITIES
 
 METHODS = ["vanilla", "mixup", "manifold_mixup", "logitmix"]
@@ -144,30 +148,96 @@ def test_clipping_is_that_of_stock_trainer(tmp_path, max_grad_norm):
     torch.testing.assert_close(weights(ours.model), weights(stock), atol=1e-6, rtol=1e-5)
 
 
-def test_neftune_still_adds_its_noise(tmp_path):
-    """Noise on the embeddings changes the loss of training, and is gone from evaluation."""
-    quiet, noisy = (
-        train(tmp_path, max_steps=1),
-        train(tmp_path, max_steps=1, neftune_noise_alpha=20.0, learning_rate=0.0),
-    )
-    assert abs(logged(noisy)[0] - logged(quiet)[0]) > 1e-3
-    batch = batch_of(data_without_types(4))
-    with torch.no_grad():
-        torch.testing.assert_close(noisy.model.eval()(**batch).logits, tiny_bert().eval()(**batch).logits)
+def word_embeddings_in(model) -> list[tuple[bool, torch.Tensor]]:
+    """Of each forward of a BERT: whether it was in training mode, and what came of the word embeddings."""
+    seen, embeddings = [], model.bert.embeddings
+
+    def look(module, args):
+        rest = embeddings.position_embeddings.weight[: args[0].shape[1]] + embeddings.token_type_embeddings.weight[0]
+        seen.append((model.training, (args[0] - rest).detach()))
+
+    embeddings.LayerNorm.register_forward_pre_hook(look)
+    return seen
 
 
+@pytest.mark.parametrize("method", ["vanilla", "mixup", "logitmix"])
+def test_neftune_adds_its_noise_to_every_example_before_they_are_mixed(tmp_path, method):
+    """Uniform noise of alpha / sqrt(L d) on each token (Jain et al., 2023), and none in evaluation between steps."""
+    model, data, alpha = tiny_bert(), data_without_types(24), 20.0
+    seen = word_embeddings_in(model)
+    schedule = {"max_steps": 3, "eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 8}
+    InOrder(
+        model=model,
+        args=arguments(tmp_path, neftune_noise_alpha=alpha, learning_rate=0.0, **schedule),
+        method=method,
+        train_dataset=data,
+        eval_dataset=data,
+        data_collator=collate_pairs,
+    ).train()
+    table, ids = model.bert.embeddings.word_embeddings.weight.detach(), batch_of(data)["input_ids"]
+    exact = table[ids].split(8)
+    plan = collate_pairs(data[:8])
+    lam, partner = plan["lam"][:, None, None], plan["partner"]
+    bound = alpha / math.sqrt(ids.shape[1] * table.shape[1])
+
+    in_evaluation = [words for training, words in seen if not training]
+    assert len(in_evaluation) == 9
+    for number, words in enumerate(in_evaluation):
+        torch.testing.assert_close(words, exact[number % 3], atol=1e-6, rtol=0)
+
+    noise = {"clean": [], "mixed": []}
+    in_training = [words for training, words in seen if training]
+    assert len(in_training) == 3
+    for words, clean in zip(in_training, exact, strict=True):
+        mixed = lam * clean + (1 - lam) * clean[partner]
+        parts = {"vanilla": {"clean": clean}, "mixup": {"mixed": mixed}, "logitmix": {"clean": clean, "mixed": mixed}}
+        for (kind, expected), rows in zip(parts[method].items(), words.split(8), strict=True):
+            noise[kind].append(rows - expected)
+    if method != "mixup":
+        drawn = torch.cat(noise["clean"]).flatten()
+        assert drawn.abs().max() <= bound * (1 + 1e-5)
+        assert stats.kstest(drawn, stats.uniform(-bound, 2 * bound).cdf).pvalue > 0.01
+    for number, mixed in enumerate(noise["mixed"]):
+        if method == "logitmix":
+            clean = noise["clean"][number]
+            torch.testing.assert_close(mixed, lam * clean + (1 - lam) * clean[partner], atol=1e-5, rtol=0)
+        else:
+            variance = (lam**2 + (1 - lam) ** 2).flatten() * bound**2 / 3
+            torch.testing.assert_close(mixed.flatten(1).var(1), variance, rtol=0.3, atol=0)
+            torch.testing.assert_close(
+                (mixed.flatten(1).var(1) / variance).mean(), torch.tensor(1.0), rtol=0.05, atol=0
+            )
+
+
+@pytest.mark.parametrize("level", ["embedding", "hidden:2"])
 @pytest.mark.parametrize("rows", ["both", "mixed"])
-def test_lora_is_mixed_at_its_embedding(rows):
-    """An adapter that is not trained yet changes nothing: its mixed logits are the base model's."""
+@torch.no_grad()
+def test_lora_is_mixed_like_the_model_that_its_adapter_is_merged_into(rows, level):
+    """Mixed by hand, in a BERT without hooks or adapters: vectors that go in as `inputs_embeds`, or hidden states."""
     peft = pytest.importorskip("peft")
-    batch, plan = batch_of(examples(4)), MixPlan(torch.tensor([1, 0, 3, 2]), torch.tensor([0.2, 0.7, 0.4, 0.9]))
-    with torch.no_grad():
-        expected = mixed_forward(tiny_bert().eval(), batch, plan).mixed_logits
-    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "word_embeddings"])
-    model = peft.get_peft_model(tiny_bert(), config).eval()
-    torch.testing.assert_close(
-        mixed_forward(model, batch, plan, rows=rows).mixed_logits, expected, atol=1e-5, rtol=1e-4
+    batch, plan = (
+        batch_of(data_without_types(4)),
+        MixPlan(torch.tensor([1, 0, 3, 2]), torch.tensor([0.2, 0.7, 0.4, 0.9])),
     )
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "word_embeddings", "dense"])
+    model = peft.get_peft_model(tiny_bert(), config).eval()
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.normal_(std=0.3)
+    merged = copy.deepcopy(model).merge_and_unload()
+    lam, union = plan.lam[:, None, None], batch["attention_mask"] | batch["attention_mask"][plan.partner]
+    if level == "embedding":
+        vectors = merged.get_input_embeddings()(batch["input_ids"])
+        mixed = lam * vectors + (1 - lam) * vectors[plan.partner]
+        expected = merged(inputs_embeds=mixed, attention_mask=union).logits
+    else:
+        states = merged(**batch, output_hidden_states=True).hidden_states[2]
+        expected = bert_from(merged, lam * states + (1 - lam) * states[plan.partner], 2, union)
+    output = mixed_forward(model, batch, plan, mixing=Linear(level=level), rows=rows)
+    torch.testing.assert_close(output.mixed_logits, expected, atol=1e-5, rtol=1e-4)
+    untrained = mixed_forward(tiny_bert().eval(), batch, plan, mixing=Linear(level=level)).mixed_logits
+    assert (output.mixed_logits - untrained).abs().min() > 1e-3
 
 
 class Snapshot(TrainerCallback):
