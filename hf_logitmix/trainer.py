@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from hf_logitmix.methods import Method, get_method
 from hf_logitmix.models import unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
+from hf_logitmix.rehearsal import rehearse
 from hf_logitmix.search import SearchMixin
 from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training_set import TrainingSet
+
+logger = logging.getLogger(__name__)
 
 
 class MixTrainerMixin(SearchMixin, ExtrasMixin):
@@ -42,13 +46,19 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
     Args:
         method: a name in `METHODS`, or a `Method`. It overrides ``args.method``; with neither it is ``logitmix``.
             Options that are set in `MixTrainingArguments` apply on top.
+        rehearse: whether to try on two rows of the first batch, before anything is learned from it, if this model is
+            mixed as it should be (`hf_logitmix.rehearsal.rehearse`); None takes ``args.rehearse``, or True.
 
     Raises:
         ValueError: before training, for anything that this method cannot do with this model and these labels.
     """
 
-    def __init__(self, *args: Any, method: str | Method | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, method: str | Method | None = None, rehearse: bool | None = None, **kwargs: Any
+    ) -> None:
         self._method_given = method
+        self._rehearse_given = rehearse
+        self._is_rehearsed = False
         self._extras = nn.ModuleDict()
         super().__init__(*args, **kwargs)
         if self.compute_loss_func is not None:
@@ -103,6 +113,7 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
             dispatched = isinstance(self.callback_handler.train_dataloader, DataLoaderDispatcher)
             checks.check_plan_in_batch(self.args, dispatched and self.args.world_size > 1)
         labels = self._take_labels(inputs)
+        self._rehearse(model, inputs, labels)
         moment = Moment(self.state.global_step, self.state.max_steps, self.args.seed)
         method = self.method.at(moment).for_batch(inputs, labels)
         plan = method.mixing.plan(len(labels), device=labels.device) if plan is None else plan
@@ -118,6 +129,21 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
         self._remember(terms, share)
         loss, logits = share * (data_loss + penalty), output.mixed_logits if output.logits is None else output.logits
         return (loss, {"logits": logits[:, :num_labels]}) if return_outputs else loss  # type: ignore[index]
+
+    def _rehearse(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> None:
+        """Try the mixing once a training run, on the first batch that has two rows; every process does it by itself."""
+        mixing, objective = self.method.mixing, self.method.objective
+        if self._is_rehearsed or len(labels) < 2:
+            return
+        self._is_rehearsed = True
+        kinds = {objective.rows, "mixed" if objective.drops_clean_rows else objective.rows} - {"clean"}
+        if not mixing.mixes or not kinds:
+            return
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            logger.warning("FSDP and DeepSpeed cut up the model, so the mixing is not tried before training.")
+            return
+        for rows in sorted(kinds):
+            rehearse(model, inputs, mixing.for_batch(labels), rows)  # type: ignore[arg-type]
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
@@ -217,6 +243,8 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
             self._use_extras(self.method)
             self._is_prepared = True
         self._terms.clear()
+        given = self._rehearse_given
+        self._is_rehearsed = not (getattr(self.args, "rehearse", True) if given is None else given)
         if self.args.torch_compile:
             torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one
         with self.method.attached(self.model):  # before the model is compiled; gone when this ends or raises
