@@ -25,15 +25,15 @@ _SHARE = 2e-3  # of the distance between two rows, up to which logits are the sa
 
 
 def rehearse(model: nn.Module, inputs: Mapping[str, Any], mixing: Mixing, rows: Rows = "both") -> None:
-    r"""Try a mixing on two rows of a batch, which are made equally long, at every level that it draws from.
+    """Try a mixing on two rows of a batch, which are made equally long, at every level that it draws from.
 
-    In evaluation mode lam = 1 must give a row's own logits, lam = 0 its partner's, and the clean rows must be what a plain
-    forward gives, up to rounding and a 500th of the distance between the two. (Of CutMix and PuzzleMix only what their
-    true lam says is asked.) Where clean rows are made too, a level at which the mixed logits are the mix of the logits by
-    themselves is warned of: a similarity loss is zero there.
+    In evaluation mode lam = 1 must give a row's own logits, lam = 0 its partner's, and the clean rows must be what a
+    plain forward gives, up to rounding and a 500th of the distance between the two. (CutMix and PuzzleMix are asked
+    only where their true lam is one of these.) Where clean rows are made too, there is a warning for a level at which
+    the logits of what is mixed are the mixed logits by themselves, so that a similarity loss is zero.
 
-    The cost is a plain forward of at most 8 rows, one of 2 and one of 4, and for each level one or two of 4. It leaves no
-    trace in modes, random numbers, statistics or gradients.
+    The cost is a plain forward of at most 8 rows, one of 2 and one of 4, and for each level one or two of 4. Modes,
+    random numbers, statistics and gradients stay as they were.
 
     Args:
         model: as for `mixed_forward`; wrappers such as DistributedDataParallel are left out.
@@ -55,7 +55,7 @@ def rehearse(model: nn.Module, inputs: Mapping[str, Any], mixing: Mixing, rows: 
                 if stage.distance > 2 * stage.noise:
                     return stage.play(mixing, rows)
     logger.warning(
-        "The logits of %s do not tell the rows of the first batch apart, so whether they are mixed right cannot be tried.",
+        "%s gives the rows of the batch the same logits, so whether they are mixed right cannot be tried.",
         name_of(model),
     )
 
@@ -82,7 +82,7 @@ class _Stage:
         few = {name: value[:_CANDIDATES] if _has_rows(value, count) else value for name, value in inputs.items()}
         logits = call(model, few, min(count, _CANDIDATES)).double()
         apart = torch.cdist(logits, logits).nan_to_num(0, 0)
-        numbers = [int(number) for number in torch.unravel_index(apart.argmax(), apart.shape)] if apart.any() else [0, 1]
+        numbers = sorted(divmod(int(apart.argmax()), len(apart))) if apart.any() else [0, 1]
         config = getattr(model, "config", None)
         two = {name: value[numbers] if _has_rows(value, count) else value for name, value in inputs.items()}
         pair = _equally_long(two, getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None))
@@ -104,6 +104,8 @@ class _Stage:
         for choice in mixing.choices(self.model):
             try:
                 self.check(choice, rows)
+            except ValueError:  # which says what to do
+                raise
             except Exception as error:
                 if should_reduce_batch_size(error):
                     raise
@@ -113,15 +115,14 @@ class _Stage:
                     f"{name_of(self.model)} is not mixed right {choice.where}{drawn} ({reason}): "
                     f"{self.advice(mixing, rows)}."
                 ) from error
-            is_new = isinstance(choice, Linear) and choice.level != "pooled"  # which `Linear.check` knows of
-            if rows == "both" and is_new and self.is_linear(choice):
+            if rows == "both" and isinstance(choice, Linear) and self.is_linear(choice):
                 warn_of_linear_head(choice.level)
 
     def check(self, mixing: Mixing, rows: Rows) -> None:
         """Mix row 0 with lam = 1 and row 1 with lam = 0."""
         output = mixing.forward(self.model, self.inputs, self.plan(1.0, 0.0), rows)
-        own, partner = output.plan.lam == 1, output.plan.lam == 0  # what was cut may have another lam than was asked for
         assert output.mixed_logits is not None
+        own, partner = output.plan.lam == 1, output.plan.lam == 0  # a box may leave another lam than was asked for
         if output.logits is not None and not self.same(output.logits, self.plain):
             raise RuntimeError("its clean rows are not what a plain forward gives")
         if not self.same(output.mixed_logits[own], self.plain[own]):
@@ -129,11 +130,11 @@ class _Stage:
         if not self.same(output.mixed_logits[partner], self.plain.flip(0)[partner]):
             raise RuntimeError("lam = 0 does not give the partner's logits, so something goes past it")
 
-    def is_linear(self, mixing: Mixing) -> bool:
+    def is_linear(self, mixing: Linear) -> bool:
+        """Whether the mean of the two rows has the mean of their logits; of the pooled vector `Linear.check` knows."""
         output = mixing.forward(self.model, self.inputs, self.plan(0.5, 0.5), "both")
         assert output.mixed_logits is not None
-        mean = self.plain.mean(0, keepdim=True).expand_as(self.plain)
-        return bool((output.plan.lam == 0.5).all()) and self.same(output.mixed_logits, mean)
+        return mixing.level != "pooled" and self.same(output.mixed_logits, self.plain.mean(0, keepdim=True))
 
     def advice(self, mixing: Mixing, rows: Rows) -> str:
         for other in mixing.alternatives(self.model):

@@ -41,7 +41,7 @@ class Forward:
         raise NotImplementedError
 
     def after_layer(self, output: Any) -> Any:
-        """A layer's output with its mixed rows: every float tensor in it with a row an example, however it is packed."""
+        """A layer's output with its mixed rows: of every float tensor in it that has a row an example."""
         return recursively_apply(self._mix_rows, output)
 
     def _mix_rows(self, hidden: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ def check_checkpointing(model: nn.Module, level: str) -> None:
     """Refuse to mix at the output of layers that are computed a second time in the backward pass.
 
     Raises:
-        ValueError: for ``hidden:k`` and ``manifold`` where a module of transformers or timm checkpoints its activations.
+        ValueError: for ``hidden:k`` and ``manifold`` where a module checkpoints its activations.
     """
     in_layers = level == "manifold" or level.startswith("hidden:")
     if in_layers and any(getattr(module, name, False) for module in model.modules() for name in _CHECKPOINTING):

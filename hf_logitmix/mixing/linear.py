@@ -106,8 +106,8 @@ class Linear(Mixing):
 def warn_of_linear_head(level: str) -> None:
     """Warn that LogitMix has nothing to teach at this level."""
     warnings.warn(
-        f"level={level!r} mixes right before a linear head, which gives the mixed logits by itself: a similarity loss is "
-        "zero there up to dropout and teaches nothing. Pass level='embedding'.",
+        f"level={level!r} mixes right before a linear head, which gives the mixed logits by itself: a similarity loss "
+        "is zero there up to dropout and teaches nothing. Pass level='embedding'.",
         UserWarning,
         stacklevel=3,
     )

@@ -21,7 +21,7 @@ _BESIDE_WORDS = re.compile(
     r"(token|task)_type_embeddings(_\d+)?$|\b[xyhw]_position_embeddings$|\b(shape|pronunciation)_embed$|"
     r"xpath_\w+_embeddings\.\d+$"
 )
-# Models whose layers have the batch on another axis, or whose backward computes what goes into them from what comes out.
+# Models whose layers have the batch on another axis, or whose backward finds what went into a layer from what came out.
 _WITHOUT_LAYERS = ("xlnet", "reformer")
 
 
@@ -31,7 +31,8 @@ class Sites:
 
     Attributes:
         words: embeddings of the ids; at least one in a text model, none in one of images.
-        types: embeddings of what else an example says of its tokens (their types, boxes, tags), mixed along with the words.
+        types: embeddings of what else an example says of its tokens (types, boxes, tags), mixed along with the words so
+            that a pair of inputs is symmetric.
         layers: the hidden layers in order; empty where the model has no single list of them.
         head: the classification head, the modules after the encoder that hold parameters.
     """
