@@ -70,6 +70,11 @@ class MixTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Distillation: weight of the teacher's term, the labels get the rest."}
     )
 
+    rehearse: bool = field(
+        default=True,
+        metadata={"help": "Before the first step, try on two rows whether this model is mixed as it should be."},
+    )
+
     def method_options(self) -> dict[str, Any]:
         """The options that are set.
 
@@ -90,5 +95,5 @@ class MixTrainingArguments(TrainingArguments):
 METHOD_OPTIONS = tuple(
     f.name
     for f in fields(MixTrainingArguments)
-    if f.name not in {"method", *(own.name for own in fields(TrainingArguments))}
+    if f.name not in {"method", "rehearse", *(own.name for own in fields(TrainingArguments))}
 )

@@ -11,10 +11,17 @@ from hf_logitmix.mixing import Linear, Mixing
 from hf_logitmix.models import call
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan, check_plan
+from hf_logitmix.rehearsal import rehearse as try_on_two_rows
 
 
 def mixed_forward(
-    model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, *, mixing: Mixing | None = None, rows: Rows = "both"
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    plan: MixPlan,
+    *,
+    mixing: Mixing | None = None,
+    rows: Rows = "both",
+    rehearse: bool = False,
 ) -> MixedOutput:
     """Run a model once over a batch and its mixed rows, in training or evaluation mode, with or without gradients.
 
@@ -29,13 +36,16 @@ def mixed_forward(
         mixing: how; None is linear at the input, that is at the token embeddings, or the pixels.
         rows: ``both`` is one forward over B + M rows; ``mixed`` costs M rows at the embedding (B + M at other levels);
             ``clean`` is an ordinary forward.
+        rehearse: before that, try on two rows of the batch whether this model is mixed as it should be; see
+            `hf_logitmix.rehearsal.rehearse`. Once before training is enough.
 
     Returns:
         `MixedOutput` (logits[B, K], mixed_logits[M, K], plan with the true lam); what was not asked for is None.
 
     Raises:
         ValueError: for inputs with labels, an unknown ``rows``, a plan that does not fit (on a GPU its numbers are
-            looked at without a wait, by an assert of CUDA), or a mixing that this model cannot do.
+            looked at without a wait, by an assert of CUDA), or a mixing that this model cannot do; where it is
+            rehearsed also for one that it does wrong.
         RuntimeError: if no hook fired, so that nothing would have been mixed.
     """
     if rows not in get_args(Rows):
@@ -55,4 +65,7 @@ def mixed_forward(
     check_plan(plan, len(first))
     if rows == "clean":
         return MixedOutput(call(model, inputs, len(first)), None, plan)
-    return (Linear() if mixing is None else mixing).forward(model, inputs, plan.to(first.device), rows)
+    mixing = Linear() if mixing is None else mixing
+    if rehearse:
+        try_on_two_rows(model, inputs, mixing, rows)
+    return mixing.forward(model, inputs, plan.to(first.device), rows)

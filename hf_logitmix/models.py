@@ -84,6 +84,14 @@ def linear_of(module: nn.Module) -> Any:
     return inner if isinstance(inner, nn.Linear) else None
 
 
+def name_of(model: nn.Module) -> str:
+    """The class of a model under its wrappers."""
+    inner: Any = under_peft_model(unwrap(model))
+    for name in ("timm_model", "module"):  # of TimmWrapperForImageClassification, and of BareClassifier
+        inner = inner if getattr(inner, name, None) is None else getattr(inner, name)
+    return type(inner).__name__
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """A block in which the model is in evaluation mode; after it each module is in the mode that it was in."""
@@ -100,8 +108,12 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """A block in which the model is in evaluation mode, without gradients and without a trace in random numbers."""
-    with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        yield
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    try:
+        with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        torch.clear_autocast_cache()  # of weights that were cast without gradients
 
 
 def call(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,13 @@ from hf_logitmix.methods import Method, get_method
 from hf_logitmix.models import unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
+from hf_logitmix.rehearsal import rehearse
 from hf_logitmix.search import SearchMixin
 from hf_logitmix.step_log import StepLog
 from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training_set import TrainingSet
+
+logger = logging.getLogger(__name__)
 
 
 class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
@@ -51,6 +55,8 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
         method: a name in `METHODS`, or a `Method`. Without it ``args.method`` counts, and without that
             ``logitmix``; the two may not name different ones. Options that are set in `MixTrainingArguments` apply on
             top.
+        rehearse: whether to try on two rows of the first batch, before anything is learned from it, if this model is
+            mixed as it should be (`hf_logitmix.rehearsal.rehearse`); None takes ``args.rehearse``, or True.
 
     Raises:
         TypeError: where a subclass is defined, for bases in an order in which the method would not be trained with, and
@@ -64,8 +70,12 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
         other_libraries.check_class(cls)
         checks.check_bases(cls, MixTrainerMixin)
 
-    def __init__(self, *args: Any, method: str | Method | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, method: str | Method | None = None, rehearse: bool | None = None, **kwargs: Any
+    ) -> None:
         self._method_given = method
+        self._rehearse_given = rehearse
+        self._is_rehearsed = False
         self._extras = nn.ModuleDict()
         other_libraries.check_class(type(kwargs.get("model", args[0] if args else None)))
         super().__init__(*args, **kwargs)
@@ -138,6 +148,7 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
             checks.check_plan_in_batch(self.args, dispatched and self.args.world_size > 1)
         self._loss_was_asked = True
         labels = self._take_labels(inputs)
+        self._rehearse(model, inputs, labels)
         moment = Moment(
             self.state.global_step, self.state.max_steps, self.args.seed, self._micro_batch, self.args.process_index
         )
@@ -159,6 +170,21 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
         logits = output.mixed_logits if output.logits is None else output.logits
         loss = weight * (data_loss + penalty + auxiliary)
         return (loss, {"logits": logits[:, :num_labels]}) if return_outputs else loss  # type: ignore[index]
+
+    def _rehearse(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> None:
+        """Try the mixing once a training run, on the first batch that has two rows; every process does it by itself."""
+        mixing, objective = self.method.mixing, self.method.objective
+        if self._is_rehearsed or len(labels) < 2:
+            return
+        self._is_rehearsed = True
+        kinds = {objective.rows, "mixed" if objective.drops_clean_rows else objective.rows} - {"clean"}
+        if not mixing.mixes or not kinds:
+            return
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            logger.warning("FSDP and DeepSpeed cut up the model, so the mixing is not tried before training.")
+            return
+        for rows in sorted(kinds):
+            rehearse(model, inputs, mixing.for_batch(labels), rows)
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
@@ -276,6 +302,8 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
         for log in (self._terms, self._clipped, self._clipped_in_run):
             log.clear()
         self._left_over, self._epoch_iterator, self._loss_was_asked = [], None, False
+        given = self._rehearse_given
+        self._is_rehearsed = not (getattr(self.args, "rehearse", True) if given is None else given)
         if self.args.torch_compile:
             torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one
         # before the model is compiled; gone when this ends or raises

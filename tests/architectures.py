@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from levels import columns, verdicts
 from tiny_models import EOS, PAD, VOCABULARY, tiny_model
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,6 +26,42 @@ BATCH, LENGTH = 6, 16
 LENGTHS = (16, 11, 13, 16, 9, 13)
 TOLERANCE = 2e-3  # of the spread of the logits
 PAIRS = MixPlan(torch.tensor([1, 0, 3, 2, 5, 4]), torch.tensor([0.2, 0.8, 0.35, 0.65, 0.9, 0.1]))
+
+
+def _ids(high: int, *shape: int) -> Tensor:
+    return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(high))
+
+
+_CORNERS = _ids(400, BATCH, LENGTH, 2)
+_BOXES = {"bbox": torch.cat([_CORNERS, _CORNERS + _ids(90, BATCH, LENGTH, 2)], -1)}
+# What examples say of their tokens beside ids and token types, on which the levels are tried once more.
+BESIDE: dict[str, tuple[str, dict[str, Tensor]]] = {
+    "layoutlm": ("with boxes", _BOXES),
+    "layoutlmv3": ("with boxes", _BOXES),
+    "lilt": ("with boxes", _BOXES),
+    "longformer": ("with global attention of its own", {"global_attention_mask": _ids(2, BATCH, LENGTH)}),
+    "luke": (
+        "with entities",
+        {
+            "entity_ids": _ids(16, BATCH, 3),
+            "entity_attention_mask": torch.ones(BATCH, 3, dtype=torch.long),
+            "entity_token_type_ids": torch.zeros(BATCH, 3, dtype=torch.long),
+            "entity_position_ids": _ids(15, BATCH, 3, 4),
+        },
+    ),
+    "markuplm": (
+        "with tags",
+        {"xpath_tags_seq": _ids(10, BATCH, LENGTH, 4), "xpath_subs_seq": _ids(9, BATCH, LENGTH, 4)},
+    ),
+    "roc_bert": (
+        "with shapes and pronunciation",
+        {"input_shape_ids": _ids(32, BATCH, LENGTH), "input_pronunciation_ids": _ids(31, BATCH, LENGTH)},
+    ),
+    "tapas": (
+        "with cells of a table",
+        {"token_type_ids": torch.stack([_ids(high, BATCH, LENGTH) for high in (3, 16, 15, 2, 14, 13, 10)], -1)},
+    ),
+}
 
 
 class Unsupported(Exception):
@@ -132,40 +169,66 @@ def gradients_flow(model: PreTrainedModel) -> None:
     model.eval()
 
 
+@torch.no_grad()
+def levels_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> str:
+    return columns(verdicts(model, inputs, model(**inputs).logits))
+
+
 def row_of(model_type: str) -> str:
-    """A row of the table in the docs; anything that does not hold raises."""
+    """A row of the table in the docs; anything that must hold and does not raises."""
     if model_type in NEEDS_OTHER_PACKAGES:
-        return f"| {model_type} | not tried | {NEEDS_OTHER_PACKAGES[model_type]} |"
+        return f"| {model_type} | not tried: {NEEDS_OTHER_PACKAGES[model_type]} | | |"
     model = tiny_model(model_type)
     gaps = semantic_gaps(model)
     worst = max(gaps, key=lambda name: gaps[name])
     if not gaps[worst] < TOLERANCE:
         raise AssertionError(f"{model_type}: {worst} is off by {gaps[worst]:.2g}")
+    found = levels_of(model, inputs_of(model))
     gradients_flow(model)
     try:
         truth = truth_gap(model)
     except Unsupported as reason:
-        return f"| {model_type} | holds | not compared: {reason} |"
+        return f"| {model_type} | {found} | not compared: {reason} |"
     if not truth < TOLERANCE:
         raise AssertionError(f"{model_type}: off by {truth:.2g} from a model that holds the mixed vectors as tokens")
-    return f"| {model_type} | holds | equal |"
+    return f"| {model_type} | {found} | equal |"
+
+
+def row_beside(model_type: str) -> str:
+    """A row of the second table."""
+    what, inputs = BESIDE[model_type]
+    model = tiny_model(model_type)
+    return f"| {model_type} {what} | {levels_of(model, {**inputs_of(model), **inputs})} |"
 
 
 INTRODUCTION = """# Architectures
 
 Written by `python tests/architectures.py` with transformers {version}: {tried} of the {known}
 sequence-classification architectures were built small and random and tried, and on all of them LogitMix and Mixup train
-and every property holds: the clean half is a plain forward; lam = 1 gives an example's own logits and lam = 0 its
-partner's; a pair is symmetric, with token types and with unequal lengths padded on the right or left; one forward
-over mixed rows alone gives the same as one over clean and mixed rows.
+at the embedding, where every property holds: the clean half is a plain forward; lam = 1 gives an example's own logits
+and lam = 0 its partner's; a pair is symmetric, with token types and with unequal lengths padded on the right or left;
+one forward over mixed rows alone gives the same as one over clean and mixed rows.
 
 On {compared} of them the mixed rows were also compared with an independent truth: a copy of the model that holds every
 mixed vector as a token of its own in its embedding table (sentences of unequal length; of equal length for
 encoder-decoders, which look for the end-of-text id).
 
-Inputs that are neither ids nor token types (boxes of a page, entities, pronunciation) are those of the longer example.
+Every level of these models (two layers, in most) was tried, with `rows="both"` and `rows="mixed"`: rows mixed with
+lam = 1 must have their own logits, with lam = 0 their partner's, and the clean rows those of a plain forward. Where
+that does not hold, the rehearsal before training refuses the level. Architectures without `hidden:k` have no one list
+of layers. At a level that is called linear the logits of what is mixed are the mixed logits by themselves, so that the
+similarity of LogitMix is zero there; MixTrainer warns.
 
-| architecture | properties | truth |
+| architecture | levels that hold | levels that do not | truth |
+| --- | --- | --- | --- |
+"""
+BESIDE_INTRODUCTION = """
+## More than words
+
+Some models read more of an example than ids and token types. Boxes, tags, shapes and pronunciation are mixed along with
+the words; all else is the longer example's own, and where it reaches the logits past a level, that level is refused.
+
+| architecture | levels that hold | levels that do not |
 | --- | --- | --- |
 """
 
@@ -178,9 +241,9 @@ def main() -> int:
     text = INTRODUCTION.format(
         version=transformers.__version__, tried=len(tried), known=len(rows), compared=len(compared)
     )
-    text += "\n".join(rows)
+    text += "\n".join(rows) + "\n" + BESIDE_INTRODUCTION + "\n".join(map(row_beside, BESIDE)) + "\n"
     path = Path(__file__).parents[1] / "docs" / "architectures.md"
-    path.write_text(text + "\n")
+    path.write_text(text)
     print(f"{len(tried)} of {len(rows)} architectures; written to {path}")
     return 0
 

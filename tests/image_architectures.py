@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import transformers
+from levels import columns, verdicts
 from test_trainer import arguments
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -24,8 +25,6 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from hf_logitmix import MixPlan, MixTrainer, mixed_forward
-from hf_logitmix.mixing import Linear
-from hf_logitmix.mixing.sites import sites
 
 BATCH, NUM_LABELS = 4, 3
 TOLERANCE = 2e-3  # of the spread of the logits
@@ -364,38 +363,6 @@ def check_inputs(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     return clean
 
 
-@torch.no_grad()
-def layers_of(model: nn.Module, inputs: dict[str, Tensor], clean: Tensor) -> str:
-    """Which layer was mixed at, or why that does not hold.
-
-    lam = 0 gives the partner's logits only where nothing goes past the layer.
-    """
-    count = len(sites(model).layers)
-    if not count:
-        return "pixels only: no one list of layers"
-    level = f"hidden:{(count + 1) // 2}"
-
-    def at(lam: float) -> Any:
-        return mixed_forward(model, inputs, constant(lam), mixing=Linear(level=level))
-
-    try:
-        own, partner = at(1.0), at(0.0)
-    except RuntimeError as error:
-        if "no hook" in str(error):
-            return f"pixels only: {level} of {count} is never called"
-        return f"pixels only: {level} of {count} gives no tensor of one row an image"
-    except (AttributeError, TypeError):
-        return f"pixels only: {level} of {count} gives no tensor of one row an image"
-    for what, off in {
-        "changes the clean logits": max(gap(own.logits, clean), gap(partner.logits, clean)),
-        "with lam = 1 is not the image itself": gap(own.mixed_logits, clean),
-        "with lam = 0 is not the partner: something goes past it": gap(partner.mixed_logits, clean[PARTNER]),
-    }.items():
-        if not off < TOLERANCE:
-            return f"pixels only: {level} of {count} {what}"
-    return f"{level} of {count}"
-
-
 def takes_no_labels(model: nn.Module) -> bool:
     """Then Trainer drops the column `labels` unless it is told the name."""
     return "labels" not in inspect.signature(model.forward).parameters
@@ -419,24 +386,24 @@ def train_a_step(model: nn.Module, inputs: dict[str, Tensor]) -> None:
 
 
 def check(model: nn.Module, size: int = 32) -> str:
-    """Everything that must hold, and what holds at the layers."""
+    """Everything that must hold, and what holds at which level: two columns of a table."""
     inputs = inputs_of(model, size)
     clean = check_inputs(model, inputs)
-    layers = layers_of(model, inputs, clean)
+    found = columns(verdicts(model, inputs, clean))
     train_a_step(model, inputs)
-    return layers
+    return found
 
 
 def row_of_class(name: str) -> str:
     """A row of the first table in the docs; anything that does not hold raises."""
     if name in NOT_TRIED:
-        return f"| {name} | not tried: {NOT_TRIED[name]} | |"
+        return f"| {name} | not tried: {NOT_TRIED[name]} | | |"
     model = tiny_model(name)
     if name in REFUSED:
         try:
             mixed_forward(model, inputs_of(model), PLAN)
         except (ValueError, KeyError):
-            return f"| {name} | refused: {REFUSED[name]} | |"
+            return f"| {name} | refused: {REFUSED[name]} | | |"
         raise AssertionError(f"{name} is no longer refused: take it out of REFUSED")
     how = "holds"
     if model.main_input_name == "inputs":
@@ -458,23 +425,27 @@ def row_of_timm(module: str) -> str:
 INTRODUCTION = """# Models of images
 
 Written by `python tests/image_architectures.py` with transformers {version}: {tried} of the {known} classes for image
-classification were built small and random and tried, and on all of them LogitMix trains and every property holds: the
-clean half is a plain forward; the mixed half is the model on images that are mixed before it sees them; lam = 1 gives
-an image's own logits and lam = 0 its partner's. "layers" says where the level `hidden:k` was tried too, in the middle
-of the model: there the clean half is a plain forward as well, and lam = 1 and lam = 0 give the image's own logits and
-its partner's. Where that does not hold the model can be mixed at its pixels only.
+classification were built small and random and tried, and on all of them LogitMix trains and every property holds at the
+pixels: the clean half is a plain forward; the mixed half is the model on images that are mixed before it sees them;
+lam = 1 gives an image's own logits and lam = 0 its partner's.
 
-| class | pixels | layers |
-| --- | --- | --- |
+Every level was tried, with `rows="both"` and `rows="mixed"` (`embedding` is the pixels): images mixed with lam = 1 must
+have their own logits, with lam = 0 their partner's, and the clean half those of a plain forward. Where that does not
+hold, the rehearsal before training refuses the level. Models without `hidden:k` have no one list of layers, those
+without `pooled` no linear layer as their head. At a level that is called linear the logits of what is mixed are the
+mixed logits by themselves, so that the similarity of LogitMix is zero there; MixTrainer warns.
+
+| class | pixels | levels that hold | levels that do not |
+| --- | --- | --- | --- |
 """
 TIMM_INTRODUCTION = """
 ## timm
 
 The same with timm {version} on a model of every module, in transformers' `TimmWrapperForImageClassification`: all of it
-holds on {tried} of the {known} modules.
+holds at the pixels of {tried} of the {known} modules.
 
-| module | model | pixels | layers |
-| --- | --- | --- | --- |
+| module | model | pixels | levels that hold | levels that do not |
+| --- | --- | --- | --- | --- |
 """
 
 

@@ -22,11 +22,13 @@ class Mixing:
         mixes: False where nothing is mixed: then only objectives on clean rows fit.
         mix_fraction: the share of the batch that gets a mixed row; below 1 only objectives on both kinds of rows fit.
         input_lam: where inputs meet if that is not the plan's lam, for objectives that keep lam for the labels.
+        labels: of the batch, if the mixing looks at them; set by `for_batch`.
     """
 
     mixes: bool = True
     mix_fraction: float = 1.0
     input_lam: float | None = None
+    labels: Tensor | None = None
 
     def plan(
         self, batch_size: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
@@ -37,6 +39,19 @@ class Mixing:
     def at(self, moment: Moment) -> Mixing:
         """The mixing that applies at this step of training: itself, unless a choice is drawn for each step."""
         return self
+
+    @property
+    def where(self) -> str:
+        """What tells this mixing from others of its kind, for a sentence."""
+        return f"by {type(self).__name__}"
+
+    def choices(self, model: nn.Module) -> list[Mixing]:
+        """All that `at` may choose: itself, unless a place in the model is drawn for each step."""
+        return [self]
+
+    def alternatives(self, model: nn.Module) -> list[Mixing]:
+        """What could be passed in its place where it does not work, the first choice first."""
+        return []
 
     def for_batch(self, labels: Tensor) -> Mixing:
         """The mixing for one batch: itself, unless it looks at the labels."""

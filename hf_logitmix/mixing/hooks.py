@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils import recursively_apply
 from torch import Tensor, nn
 
 from hf_logitmix.mixing.sites import Sites, sites
@@ -15,14 +16,16 @@ from hf_logitmix.models import under_peft, unwrap
 from hf_logitmix.plan import MixPlan
 
 _MIXER = "_hf_logitmix_mixer"
+_CHECKPOINTING = ("gradient_checkpointing", "grad_checkpointing")  # of transformers and of timm
 
 
 class Forward:
-    """What is to be mixed in the forward under way."""
+    """What is to be mixed in the forward under way, which is one over ``rows`` rows."""
 
-    def __init__(self, level: str, plan: MixPlan) -> None:
+    def __init__(self, level: str, plan: MixPlan, rows: int) -> None:
         self.level = level
         self.plan = plan
+        self.rows = rows
         self.fired = False
 
     def before_embedding(self, ids: Any, word: bool) -> Tensor | None:
@@ -37,6 +40,16 @@ class Forward:
         """Hidden states with their mixed rows."""
         raise NotImplementedError
 
+    def after_layer(self, output: Any) -> Any:
+        """A layer's output with its mixed rows: of every float tensor in it that has a row an example."""
+        return recursively_apply(self._mix_rows, output)
+
+    def _mix_rows(self, hidden: Tensor) -> Tensor:
+        if not hidden.is_floating_point() or hidden.dim() == 0 or len(hidden) != self.rows:
+            return hidden
+        self.fired = True
+        return self.mix(hidden)
+
     def is_of_words(self, ids: Any) -> bool:
         """Whether what an embedding reads, which is not mixed, are the ids of the words, which are to be mixed."""
         return False
@@ -49,7 +62,7 @@ class Recompute(Forward):
     """
 
     def __init__(self, level: str, plan: MixPlan, batch_size: int, ids: Tensor | None = None) -> None:
-        super().__init__(level, plan)
+        super().__init__(level, plan, batch_size + len(plan.lam))
         self.batch_size = batch_size
         self.ids = ids
 
@@ -85,6 +98,9 @@ class Recompute(Forward):
 
 class Among(Forward):
     """A forward over B rows that are mixed with one another, B of B, so that no clean row is left."""
+
+    def __init__(self, level: str, plan: MixPlan) -> None:
+        super().__init__(level, plan, len(plan.lam))
 
     def mix(self, hidden: Tensor, axis: int = 0) -> Tensor:
         return interpolate(hidden, hidden.index_select(axis, self.plan.partner.to(hidden.device)), self.plan.lam, axis)
@@ -157,8 +173,7 @@ class Mixer:
     def _after_layer(self, level: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if self._forward is None or self._forward.level != level:
             return None
-        self._forward.fired = True
-        return on_first(output, self._forward.mix)
+        return self._forward.after_layer(output)
 
     def _before_head(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self._forward is None or self._forward.level != "pooled":
@@ -219,7 +234,7 @@ def check_checkpointing(model: nn.Module, level: str) -> None:
         ValueError: for ``hidden:k`` and ``manifold`` where a module checkpoints its activations.
     """
     in_layers = level == "manifold" or level.startswith("hidden:")
-    if in_layers and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+    if in_layers and any(getattr(module, name, False) for module in model.modules() for name in _CHECKPOINTING):
         raise ValueError(
             f"level={level!r} mixes at layers that activation checkpointing computes a second time: pass "
             "level='embedding', or turn activation (gradient) checkpointing off."

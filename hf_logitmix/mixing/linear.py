@@ -15,7 +15,7 @@ from torch import nn
 from hf_logitmix.mixing import image, text
 from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.mixing.hooks import attached, check_checkpointing
-from hf_logitmix.mixing.sites import check_level, resolve_level, sites
+from hf_logitmix.mixing.sites import check_level, levels, resolve_level, sites
 from hf_logitmix.models import is_image_model, unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.output import MixedOutput, Rows
@@ -72,16 +72,21 @@ class Linear(Mixing):
     def at(self, moment: Moment) -> Linear:
         return replace(self, draw=moment.uniform("level")) if self.level == "manifold" else self
 
+    @property
+    def where(self) -> str:
+        return f"at level={self.level!r}"
+
+    def choices(self, model: nn.Module) -> list[Mixing]:
+        return self.alternatives(model) if self.level == "manifold" else [self]
+
+    def alternatives(self, model: nn.Module) -> list[Mixing]:
+        return [replace(self, level=level) for level in levels(sites(unwrap(model)))]
+
     def check(self, model: nn.Module, rows: Rows) -> None:
         where = sites(unwrap(model))
         resolve_level(self.level, where, draw=0.0)
         if self.level == "pooled" and rows == "both" and where.linear_head:
-            warnings.warn(
-                "level='pooled' mixes right before a linear head, which gives the mixed logits by itself: a similarity "
-                "loss is zero up to dropout and teaches nothing. Pass level='embedding'.",
-                UserWarning,
-                stacklevel=2,
-            )
+            warn_of_linear_head(self.level)
 
     def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
         if is_image_model(unwrap(model)) and self.level == "embedding":
@@ -96,3 +101,13 @@ class Linear(Mixing):
         draw = torch.rand(()).item() if self.draw is None and self.level == "manifold" else self.draw
         where = image if is_image_model(unwrap(model)) else text
         return where.forward(model, inputs, plan, rows, level=self.level, draw=draw or 0.0)
+
+
+def warn_of_linear_head(level: str) -> None:
+    """Warn that LogitMix has nothing to teach at this level."""
+    warnings.warn(
+        f"level={level!r} mixes right before a linear head, which gives the mixed logits by itself: a similarity loss "
+        "is zero there up to dropout and teaches nothing. Pass level='embedding'.",
+        UserWarning,
+        stacklevel=3,
+    )

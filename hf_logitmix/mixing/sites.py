@@ -16,6 +16,13 @@ _NAMED_EMBEDDINGS = {
     "perceiver": ["perceiver.input_preprocessor.embeddings"],
     "canine": [f"canine.char_embeddings.HashBucketCodepointEmbedder_{i}" for i in range(8)],
 }
+# Embeddings of what an example says of its tokens beside their ids: types, boxes on a page, sound and shape, tags.
+_BESIDE_WORDS = re.compile(
+    r"(token|task)_type_embeddings(_\d+)?$|\b[xyhw]_position_embeddings$|\b(shape|pronunciation)_embed$|"
+    r"xpath_\w+_embeddings\.\d+$"
+)
+# Models whose layers have the batch on another axis, or whose backward finds what went into a layer from what came out.
+_WITHOUT_LAYERS = ("xlnet", "reformer")
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Sites:
 
     Attributes:
         words: embeddings of the ids; at least one in a text model, none in one of images.
-        types: embeddings of the token types, mixed along with the words so that a pair of inputs is symmetric.
+        types: embeddings of what else an example says of its tokens (types, boxes, tags), mixed along with the words so
+            that a pair of inputs is symmetric.
         layers: the hidden layers in order; empty where the model has no single list of them.
         head: the classification head, the modules after the encoder that hold parameters.
     """
@@ -48,6 +56,11 @@ def check_level(level: str) -> None:
         )
 
 
+def levels(where: Sites) -> list[str]:
+    """The levels that ``manifold`` draws from."""
+    return ["embedding", *(f"hidden:{k}" for k in range(1, len(where.layers) + 1))]
+
+
 def resolve_level(level: str, where: Sites, draw: float) -> str:
     """The level to mix at: ``manifold`` becomes the one of (embedding, hidden:1, ...) that ``draw`` in [0, 1) chooses.
 
@@ -59,8 +72,7 @@ def resolve_level(level: str, where: Sites, draw: float) -> str:
         if not count:
             raise ValueError(f"level={level!r} needs a model with one list of hidden layers: pass level='embedding'.")
         if level == "manifold":
-            layer = int(draw * (count + 1))
-            return f"hidden:{layer}" if layer else "embedding"
+            return levels(where)[int(draw * (count + 1))]
         if int(level.removeprefix("hidden:")) > count:
             raise ValueError(f"level={level!r} is above the last layer: this model has hidden:1 to hidden:{count}.")
     if level == "pooled" and not where.head:
@@ -84,7 +96,7 @@ def sites(model: nn.Module) -> Sites:
             f"{type(model).__name__} has no token embedding to mix at: pass a transformers model for text whose "
             "get_input_embeddings() gives one."
         )
-    types = [m for name, m in model.named_modules() if re.search(r"token_type_embeddings(_\d+)?$", name)]
+    types = [module for name, module in model.named_modules() if _BESIDE_WORDS.search(name)]
     pretrained = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
     if pretrained is None:
         return Sites(words, types)
@@ -129,7 +141,7 @@ def _image_layers(model: nn.Module) -> list[nn.Module]:
     for part, names in listed:
         modules = dict(part.named_modules())
         if all(name in modules for name in names):
-            return [modules[name] for name in names]
+            return list(dict.fromkeys(modules[name] for name in names))  # a feature of each branch of one layer
     if listed:
         return []
     stages = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
@@ -140,15 +152,14 @@ def _timm_features(part: nn.Module) -> list[str]:
     """The names of the modules whose outputs timm calls the features of a model; some models list those of a part."""
     info: Any = getattr(part, "feature_info", None)
     rows = getattr(info, "info", info)
-    return [row["module"] for row in rows] if isinstance(rows, list) else []
+    return [row["module"] for row in rows if row["module"]] if isinstance(rows, list) else []  # "": the model itself
 
 
 def _hidden_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The one list of ``num_hidden_layers`` modules, or nothing where there is none or more than one."""
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     count = getattr(config, "num_hidden_layers", None)
-    batch_is_not_first = config.model_type == "xlnet"
-    if getattr(config, "is_encoder_decoder", False) or batch_is_not_first:
+    if getattr(config, "is_encoder_decoder", False) or config.model_type in _WITHOUT_LAYERS:
         return []
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     return list(lists[0]) if len(lists) == 1 else []

@@ -88,14 +88,15 @@ class _Lookup(Forward):
     """A forward over M rows: ids of the longer examples go in, and the embeddings of both of a pair are looked up."""
 
     def __init__(self, plan: MixPlan, inputs: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-        super().__init__("embedding", plan)
-        self.has_types = "token_type_ids" in inputs
+        super().__init__("embedding", plan, len(plan.lam))
         self.ids = _ids(second)
-        self.pairs = [
-            (ids, inputs[name])
+        per_row = {
+            name: (ids, inputs[name])
             for name, ids in second.items()
             if ids is not inputs[name] and name != "attention_mask" and not ids.is_floating_point()
-        ]
+        }
+        self.pairs = list(per_row.values())
+        self.has_types = not per_row.keys() <= {"input_ids", "inputs", "position_ids"}
 
     def before_embedding(self, ids: Any, word: bool) -> Tensor | None:
         for known, batch in self.pairs:
