@@ -29,7 +29,7 @@ PUBLISHED = {
     | {"rte": 70.04},
 }
 # Runs are seeds of one experiment if all of this is the same.
-_SAME = ("task", "method_name", "method", "model", "data", "n_train", "n_eval", "settings")
+_SAME = ("task", "method_name", "method", "model", "data", "n_train", "n_eval", "selected_on", "settings")
 # Columns after the main metric.
 CALIBRATION = {"ECE": "ece", "OE": "oe", "NLL": "nll", "ECE scaled": "ece_scaled", "NLL scaled": "nll_scaled"}
 

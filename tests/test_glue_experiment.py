@@ -229,6 +229,7 @@ def test_evaluation_alone_covers_both_dev_sets_of_mnli(tmp_path):
     pairs = [{"premise": sentences(n), "hypothesis": sentences(n, 4)} for n in (20, 25)]
     dev = [{**pair, "label": [7 * n % 5 % 3 for n in range(len(pair["premise"]))]} for pair in pairs]
     found = experiment(tmp_path, "mnli", dev=dev).run(arguments(tmp_path / "out"))
+    assert found["measured_on"] == {"validation_matched": 20, "validation_mismatched": 25}
     assert "train_seconds" not in found
     assert not (tmp_path / "out" / "README.md").exists()
     for part, suffix in zip(dev, ("", "_mm"), strict=True):

@@ -131,6 +131,18 @@ def test_split_is_written_where_it_is_given():
     assert front_matter(text)["model-index"][0]["results"][0]["dataset"]["split"] == "test"
 
 
+def test_each_metric_has_the_split_that_it_is_of():
+    split_of = {**dict.fromkeys(METRICS, "validation_matched"), "f1": "validation_mismatched"}
+    sizes = {"validation_matched": 9815, "validation_mismatched": 9832}
+    text = str(card(split=split_of, measured_on=sizes, selected_on={"held out of train": 500}))
+    (entry,) = front_matter(text)["model-index"]
+    found = {one["type"]: part["dataset"]["split"] for part in entry["results"] for one in part["metrics"]}
+    assert found == split_of
+    assert "## Results on validation_matched and validation_mismatched" in text
+    assert "on 9815 examples of `validation_matched` and 9832 examples of `validation_mismatched`." in text
+    assert "selected on 500 examples of `held out of train`." in text
+
+
 @pytest.mark.parametrize("name", ["bert-base-uncased", HUB_NAME, "sentence-transformers/all-MiniLM-L6-v2"])
 def test_public_name_of_a_hub_model_is_its_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -160,8 +160,9 @@ def test_the_real_fashion_mnist():
 COLOURS = {"cat": (255, 0, 0), "dog": (0, 0, 255)}
 
 
-def write_classes(folder, test="test", mode="RGB", size=(20, 10), classes=COLOURS):
-    for split, count in (("train", 3), (test, 2)):
+def write_classes(folder, test="test", mode="RGB", size=(20, 10), classes=COLOURS, **more):
+    """Three training and two test images a class; ``more``: split -> number."""
+    for split, count in {"train": 3, test: 2, **more}.items():
         for name, colour in classes.items():
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
@@ -170,9 +171,10 @@ def write_classes(folder, test="test", mode="RGB", size=(20, 10), classes=COLOUR
     return folder
 
 
-@pytest.mark.parametrize("test", ["test", "val", "validation"])
+@pytest.mark.parametrize("test", ["test", "val", "valid", "validation"])
 def test_a_folder_for_each_class(tmp_path, test):
     found = load_images(str(write_classes(tmp_path / "pets", test)))
+    assert (found.test_split, found.validation, found.validation_split) == (test, None, "")
     assert (found.name, found.label_names) == ("pets, local files", ("cat", "dog"))
     assert (found.image_size, found.channels) == (32, 3)
     assert found.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -181,6 +183,69 @@ def test_a_folder_for_each_class(tmp_path, test):
     assert found.mean == pytest.approx((0.5, 0, 0.5))
     assert found.std == pytest.approx((0.5, 1, 0.5))  # 1 where all pixels are alike, and nothing can be scaled
     assert found.train[3]["labels"] == 1
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_images_for_validation_beside_those_for_test(tmp_path, name):
+    found = load_images(str(write_classes(tmp_path / "pets", **{name: 1})))
+    assert (found.test_split, found.validation_split) == ("test", name)
+    assert (len(found.train), len(found.validation), len(found.test)) == (6, 2, 4)
+    assert found.validation.labels.tolist() == [0, 1]
+    assert [image.getpixel((0, 0)) for image in found.validation.images] == [COLOURS["cat"], COLOURS["dog"]]
+    assert len({images.fingerprint for images in (found.train, found.validation, found.test)}) == 3
+
+
+def test_two_folders_for_validation_or_one_of_other_classes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"two holds validation and val, .*keep one"):
+        load_images(str(write_classes(tmp_path / "two", val=1, validation=1)))
+    folder = write_classes(tmp_path / "pets", val=1)
+    (folder / "val" / "dog").rename(folder / "val" / "fox")
+    with pytest.raises(ValueError, match=r"train/ and val/ .* only in train/: dog; only in val/: fox\.$"):
+        load_images(str(folder))
+
+
+# ---- damaged images --------------------------------------------------------------------------------------------------
+
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+
+
+def damaged(path, damage):
+    """An image that cannot be read, at a path."""
+    Image.fromarray(NOISE).save(path)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    changes = {
+        "cut in its pixels": content[:middle],
+        "cut in its header": content[:20],
+        "empty": b"",
+        "a page": b"<html>not found</html>",
+        "zeros": content[:middle] + bytes(len(content) - middle),
+    }
+    path.write_bytes(changes[damage])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+@pytest.mark.parametrize("damage", ["cut in its pixels", "cut in its header", "empty", "a page"])
+def test_a_damaged_image_is_one_sentence_with_its_path(tmp_path, suffix, damage):
+    folder = write_classes(tmp_path / "pets", size=(40, 40))
+    path = folder / "test" / "dog" / f"9.{suffix}"
+    damaged(path, damage)
+    found = load_images(str(folder))
+    assert found.test.images[0].size == (40, 40)
+    with pytest.raises(ValueError, match=rf"^{path} cannot be read as an image \(.*\): .*leave it out\.$"):
+        found.test[4]
+    path.rename(folder / "train" / "dog" / path.name)
+    with pytest.raises(
+        ValueError, match=rf"dog/9\.{suffix} cannot be read as an image"
+    ):  # training images are looked at
+        load_images(str(folder))
+
+
+def test_a_png_with_a_hole_is_one_sentence_with_its_path(tmp_path):
+    folder = write_classes(tmp_path / "pets", size=(40, 40))
+    damaged(folder / "test" / "dog" / "9.png", "zeros")
+    with pytest.raises(ValueError, match=r"dog/9\.png cannot be read as an image"):
+        load_images(str(folder)).test[4]
 
 
 @pytest.mark.parametrize(("size", "side"), [((32, 30), 32), ((20, 33), 64), ((64, 64), 64), ((65, 10), 224)])
@@ -328,6 +393,40 @@ def test_another_hub_id_is_read_by_the_types_of_its_columns(hub, decoded):
     assert found.mean == pytest.approx([10 / 255] * 3, abs=1e-6)
     assert found.std == pytest.approx([np.std([0, 10, 20]) / 255] * 3, abs=1e-6)
     assert np.asarray(found.train.images[1]).mean() == 10
+    assert (found.test_split, found.validation) == ("validation", None)
+
+
+def test_splits_of_the_hub_for_validation_and_for_test(hub, caplog):
+    features = {"image": datasets.Image(), "label": TWO}
+    _, held = hub
+    held["me/hands"] = {name: rows(features, [0, 1] * n) for n, name in enumerate(("train", "valid", "test"), start=1)}
+    found = load_images("me/hands")
+    assert (found.test_split, found.validation_split) == ("test", "valid")
+    assert [len(images) for images in (found.train, found.validation, found.test)] == [2, 4, 6]
+    assert caplog.messages == []
+    held["me/hands"]["test"] = rows(features, [-1, -1])
+    found = load_images("me/hands")
+    assert (found.test_split, found.validation, len(found.test)) == ("valid", None, 4)
+    assert caplog.messages == ["split test of me/hands has no labels and is left out."]
+    held["me/hands"]["val"] = rows(features, [1, 0])
+    with pytest.raises(ValueError, match="me/hands holds valid and val"):
+        load_images("me/hands")
+
+
+def test_a_damaged_image_of_the_hub_is_named_by_its_number(hub):
+    features = {"image": datasets.Image(), "label": TWO}
+    _, held = hub
+    test = rows(features, [0, 1, 1]).to_dict()
+    test["image"][1]["bytes"] = b"no picture"
+    held["me/hands"] = {
+        "train": rows(features, [0, 1]),
+        "test": datasets.Dataset.from_dict(test, features=datasets.Features(features), split="test"),
+    }
+    found = load_images("me/hands")
+    with pytest.raises(ValueError, match=r"^image 1 of Dataset, split test cannot be read as an image"):
+        found.test[1]
+    with pytest.raises(ValueError, match=r"^image 1 of Dataset, split test cannot be read as an image"):
+        found.test.select([2, 1])[1]
 
 
 def test_images_can_be_sent_to_the_workers_of_a_loader(hub, tmp_path):

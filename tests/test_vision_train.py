@@ -416,6 +416,8 @@ REFUSED = {
     "resume": (["--resume_from_checkpoint", "last"], ["resume_from_checkpoint='last'", "no complete checkpoint"]),
     "blocks": (["--method", "puzzlemix", "--image_size", "9"], ["images of 9 pixels", "block_num, or resize"]),
     "blocks of logitmix_p": (["--method", "logitmix_p", "--image_size", "15"], ["images of 15 pixels", "block_num"]),
+    "image_size": (["--image_size", "0"], ["image_size=0", "at least 1"]),
+    "channels": (["--channels", "0"], ["channels=0", "1 or 3"]),
     "few images": (["--max_train_samples", "2"], ["max_train_samples", "2", "between 3"]),
     "few test images": (["--max_eval_samples", "99"], ["max_eval_samples", "99", "12 examples"]),
     "noise": (["--label_noise", "1.5"], ["1.5 is outside [0, 1]"]),
@@ -439,6 +441,22 @@ def test_what_cannot_be_is_one_sentence_before_training(three, tmp_path, monkeyp
     assert "\n" not in str(error.value)
     assert (tmp_path / "done" / "all_results.json").read_text() == "{}"
     assert not any(path.suffix == ".safetensors" for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_damaged_image_ends_a_run_before_it_trains(three, tmp_path, untrained, split):
+    """Also one that a look at some of them would miss."""
+    folder = shutil.copytree(three, tmp_path / "three")
+    if split == "val":
+        shutil.copytree(three / "test", folder / "val")
+    for number in range(30):
+        shutil.copy(three / "test" / "cat" / "0.png", folder / split / "cat" / f"more-{number:02}.png")
+    path = folder / split / "cat" / "more-11.png"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ValueError, match=rf"^{path} cannot be read as an image"):
+        script.main(argv(folder, tmp_path / "out"))
+    with pytest.raises(AssertionError, match="training began"):
+        script.main(argv(folder, tmp_path / "out", "--no_check_images"))
 
 
 def test_a_class_without_images_has_no_similarity(tmp_path, untrained):
