@@ -38,11 +38,7 @@ SCALED = ("ece", "oe", "nll", "brier")
 
 
 class RunMixin(_Base):
-    """For a Trainer in a `Run`: no pickled arguments beside a model, and the card that is pushed is the run's own."""
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        (Path(output_dir or str(self.args.output_dir)) / "training_args.bin").unlink(missing_ok=True)
+    """For a Trainer in a `Run`: the card that is pushed is the run's own."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         if not (Path(str(self.args.output_dir)) / "README.md").exists():

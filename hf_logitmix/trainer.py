@@ -25,13 +25,14 @@ from hf_logitmix.methods import Method, get_method
 from hf_logitmix.models import unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
+from hf_logitmix.pushing import PushMixin
 from hf_logitmix.search import SearchMixin
 from hf_logitmix.step_log import StepLog
 from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training_set import TrainingSet
 
 
-class MixTrainerMixin(SearchMixin, ExtrasMixin):
+class MixTrainerMixin(PushMixin, SearchMixin, ExtrasMixin):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
     Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``),
