@@ -83,7 +83,8 @@ class PushMixin(_Base):
         args, strategy, folder = self.args, HubStrategy(self.args.hub_strategy), Path(checkpoint_folder)
         if not self.is_world_process_zero() or strategy == HubStrategy.END:
             return
-        is_busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        before: Any = self.push_in_progress
+        is_busy = before is not None and not before.is_done()
         if is_busy and not args.hub_always_push:
             return  # as Trainer does
         self.callback_handler.on_push_begin(args, self.state, self.control)
@@ -92,11 +93,11 @@ class PushMixin(_Base):
         if strategy != HubStrategy.EVERY_SAVE:
             to = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else folder.name
             uploads.append(self._staged(folder, CHECKPOINT, f"{message}, checkpoint", to=to))
-        jobs = [self._hub.run_as_future(self._in_background, upload, message) for upload in uploads]
+        jobs: Any = [self._hub.run_as_future(self._in_background, upload, message) for upload in uploads]
         if is_busy:
-            self.push_in_progress.jobs.extend(jobs)
+            before.jobs.extend(jobs)
         else:
-            self.push_in_progress = PushInProgress(jobs)
+            self.push_in_progress: Any = PushInProgress(jobs)
 
     def _staged(
         self,
@@ -173,8 +174,9 @@ class PushMixin(_Base):
             logger.warning(line)
 
     def _places(self) -> list[str]:
-        config = getattr(unwrap(self.model), "config", None)
-        names = [str(getattr(part, "name_or_path", "")) for part in (config, self.processing_class)]
+        model: Any = self.model
+        parts = (getattr(unwrap(model), "config", None), self.processing_class)
+        names = [str(getattr(part, "name_or_path", "")) for part in parts]
         return [
             *(str(Path(str(place)).absolute()) for place in (Path.home(), Path.cwd(), self.args.output_dir)),
             *(name for name in names if Path(name).is_absolute()),

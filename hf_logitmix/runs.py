@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import accelerate
 import numpy as np
 import torch
-import transformers
 from transformers import Trainer
 
-from hf_logitmix._version import __version__
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.hub import model_card, public_name
 from hf_logitmix.interrupt import SaveOnInterrupt
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.plots import class_matrix, reliability_diagram
+from hf_logitmix.provenance import versions
 from hf_logitmix.settings import training_settings
 from hf_logitmix.targets import MCEL
 from hf_logitmix.temperature import cross_fit, fit_temperature
@@ -94,13 +91,7 @@ class Run:
             "n_eval": len(dev) if dev else 0,
             "n_bins": N_BINS,
             "settings": {**(training_settings(args) if train else {}), **self.settings},
-            "versions": {
-                "hf_logitmix": __version__,
-                "transformers": transformers.__version__,
-                "torch": torch.__version__,
-                "accelerate": accelerate.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": versions(),
             "device": _device_name(args.device),
         }
 

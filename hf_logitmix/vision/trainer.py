@@ -170,7 +170,7 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
     def _resolve_method(self) -> None:
         super()._resolve_method()
         mixing = self.method.mixing
-        options = {f.name for f in fields(mixing)} if is_dataclass(mixing) else set()
+        options: set[str] = {f.name for f in fields(mixing)} if is_dataclass(mixing) else set()
         is_known = isinstance(self.train_dataset, AugmentedSet) or "mean" in self._given
         if not {"mean", "std"} <= options or getattr(mixing, "mean", None) is not None:
             return
