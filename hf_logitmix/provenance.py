@@ -156,7 +156,7 @@ def told_to_trackers(args: TrainingArguments, told: Mapping[str, Any]) -> Iterat
     try:
         yield
     finally:
-        del args.to_dict
+        vars(args).pop("to_dict", None)
 
 
 def _with(args: TrainingArguments, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,8 +184,10 @@ def _plain(value: Any) -> Any:
         return public_name(str(value))
     if isinstance(value, Tensor):
         return in_short(value)
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(torch.from_numpy(value)) if isinstance(value, np.ndarray) else value.item()
+    if isinstance(value, np.ndarray):
+        return in_short(torch.from_numpy(value))
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, Sequence):

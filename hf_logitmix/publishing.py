@@ -26,7 +26,8 @@ MODEL = (
 CHECKPOINT = (*MODEL, "*.safetensors", TRAINER_STATE_NAME)
 
 _NEVER = (".", "_", f"{PREFIX_CHECKPOINT_DIR}-")  # names that Trainer does not push either
-_MAY_BE_A_PATH = re.compile(r"[^\s`'\"()\[\]:,]*/[^\s`'\"()\[\],]*")
+_WITH_SLASH = re.compile(r"[^\s`'\"()\[\]:,]*/[^\s`'\"()\[\],]*")
+_NAMES_A_PATH = re.compile("(path|file|dir|folder|checkpoint)$")
 _LINK = re.compile(r"\[([^\]]+)\]\(https://huggingface\.co/\1\)")
 
 
@@ -71,31 +72,35 @@ def publish(folder: Path, into: Path, patterns: Iterable[str], places: Iterable[
     return sorted(path.name for path in present - chosen - {path.parent for path in chosen})
 
 
-def _public(text: str, places: list[str]) -> str:
-    """The last part of a path of this machine; any other text as it is."""
-    is_local = "/" in text and (os.path.exists(text) or f"{text}/".startswith(tuple(places)))
-    return PurePath(text).name or text if is_local else text
+def _is_local(text: str, places: list[str]) -> bool:
+    """Whether a text is a path of this machine."""
+    return "/" in text and (os.path.exists(text) or f"{text}/".startswith(tuple(places)))
 
 
-def _without_paths(value: Any, places: list[str]) -> Any:
+def _without_paths(value: Any, places: list[str], key: str = "") -> Any:
+    if key == "content" or key.endswith(("_token", "_tokens")):  # words of a tokenizer
+        return value
     if isinstance(value, dict):
-        return {
-            key: inner if key == "content" or key.endswith(("_token", "_tokens")) else _without_paths(inner, places)
-            for key, inner in value.items()
-        }
+        return {name: _without_paths(item, places, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_paths(inner, places) for inner in value]
-    return _public(value, places) if isinstance(value, str) else value
+        return [_without_paths(item, places, key) for item in value]
+    if not isinstance(value, str):
+        return value
+    is_path = _is_local(value, places) or (value.startswith("/") and _NAMES_A_PATH.search(key))
+    return PurePath(value).name or value if is_path else value
 
 
 def _card_without_paths(text: str, places: list[str]) -> str:
-    def public(found: re.Match[str]) -> str:
-        return found[0] if found[0].startswith("//") else _public(found[0], places)
+    def tells(line: str) -> bool:
+        return any(_is_local(part, places) for part in _WITH_SLASH.findall(line) if not part.startswith("//"))
+
+    def last_part(found: re.Match[str]) -> str:
+        is_path = re.match("/[^/]", found[0]) and _is_local(found[0], places)
+        return PurePath(found[0]).name if is_path else found[0]
 
     def unlinked(found: re.Match[str]) -> str:
-        name = _public(found[1], places)
-        return found[0] if name == found[1] else f"`{name}`"
+        return f"`{PurePath(found[1]).name}`" if _is_local(found[1], places) else found[0]
 
     head, end, body = text.partition("\n---\n") if text.startswith("---\n") else ("", "", text)
-    lines = [line for line in head.splitlines() if _MAY_BE_A_PATH.sub(public, line) == line]
-    return "\n".join(lines) + end + _MAY_BE_A_PATH.sub(public, _LINK.sub(unlinked, body))
+    lines = [line for line in head.splitlines() if not tells(line)]
+    return "\n".join(lines) + end + _WITH_SLASH.sub(last_part, _LINK.sub(unlinked, body))

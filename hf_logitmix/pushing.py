@@ -89,10 +89,14 @@ class PushMixin(_Base):
             return  # as Trainer does
         self.callback_handler.on_push_begin(args, self.state, self.control)
         message = f"Training in progress, step {self.state.global_step}"
-        uploads = [self._staged(folder, MODEL, message)]
-        if strategy != HubStrategy.EVERY_SAVE:
-            to = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else folder.name
-            uploads.append(self._staged(folder, CHECKPOINT, f"{message}, checkpoint", to=to))
+        try:
+            uploads = [self._staged(folder, MODEL, message)]
+            if strategy != HubStrategy.EVERY_SAVE:
+                to = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else folder.name
+                uploads.append(self._staged(folder, CHECKPOINT, f"{message}, checkpoint", to=to))
+        except (ValueError, OSError) as error:
+            self._say_failed(message, error)
+            return
         jobs: Any = [self._hub.run_as_future(self._in_background, upload, message) for upload in uploads]
         if is_busy:
             before.jobs.extend(jobs)
@@ -158,15 +162,18 @@ class PushMixin(_Base):
         try:
             return upload()
         except Exception as error:
-            logger.warning(
-                "%r was not pushed to %s (%s: %s): it is in %s, and push_to_hub() pushes again.",
-                message,
-                self.hub_model_id,
-                type(error).__name__,
-                error,
-                self.args.output_dir,
-            )
+            self._say_failed(message, error)
             raise
+
+    def _say_failed(self, message: str, error: Exception) -> None:
+        logger.warning(
+            "%r was not pushed to %s (%s: %s): it is in %s, and push_to_hub() pushes again.",
+            message,
+            self.hub_model_id,
+            type(error).__name__,
+            error,
+            self.args.output_dir,
+        )
 
     def _say_once(self, line: str) -> None:
         if line not in self._said:

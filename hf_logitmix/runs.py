@@ -167,8 +167,18 @@ class Run:
                     how_to_load=self.how_to_load,
                 ).save(self.output / "README.md")
         if self._args.push_to_hub and trained:
-            self.trainer.push_to_hub()
+            self._push()
         return results
+
+    def _push(self) -> None:
+        try:
+            self.trainer.push_to_hub()
+        except Exception as error:
+            raise OSError(
+                f"push_to_hub failed ({type(error).__name__}: {error}): nothing is lost, the run is complete in "
+                f"{self.output}; `hf upload {self.trainer.hub_model_id} {self.output} . --exclude 'checkpoint-*'` "
+                "uploads it."
+            ) from error
 
     def _keep_learned_targets(self) -> None:
         """The rows that stood for the labels at the end of training; for the MCEL family pictures of them too."""

@@ -106,6 +106,7 @@ def _oid(content):
 def _handler_of(hub):
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def _answer(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
