@@ -22,13 +22,16 @@ def digest(start: str, groups: Iterable[Mapping[str, Tensor]], size: int = 7) ->
     return found.digest()
 
 
+def in_short(value: Tensor) -> str:
+    """A tensor by its shape and a digest."""
+    return f"tensor {list(value.shape)} {digest('', [{'': value}], size=4).hex()}"
+
+
 def one_line(part: Any) -> str:
     """A dataclass as `repr` would show it, with tensors named by their shape and a digest instead of their numbers."""
 
     def shown(value: Any) -> str:
-        if not isinstance(value, Tensor):
-            return repr(value)
-        return f"tensor {list(value.shape)} {digest('', [{'': value}], size=4).hex()}"
+        return in_short(value) if isinstance(value, Tensor) else repr(value)
 
     options = [f"{f.name}={shown(getattr(part, f.name))}" for f in dataclasses.fields(part) if f.repr]
     return f"{type(part).__name__}({', '.join(options)})"

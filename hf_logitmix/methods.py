@@ -27,6 +27,7 @@ class Method:
         objective: which losses of which logits.
         targets: which row stands for a label.
         source: where the defaults come from.
+        name: in `METHODS`; empty for a combination of one's own.
 
     Raises:
         ValueError: for parts that do not fit together.
@@ -36,6 +37,7 @@ class Method:
     objective: Objective = field(default_factory=CrossEntropy)
     targets: Targets = field(default_factory=OneHot)
     source: str = field(default="", compare=False, repr=False)
+    name: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", as_targets(self.targets))
@@ -61,13 +63,14 @@ class Method:
             )
 
     @property
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """The three parts by their names."""
         return {"mixing": self.mixing, "objective": self.objective, "targets": self.targets}
 
     @property
     def options(self) -> list[str]:
         """The names that `with_options` takes."""
-        return [*(name for part in self._parts.values() for name in _options_of(part)), "targets"]
+        return [*(name for part in self.parts.values() for name in options_of(part)), "targets"]
 
     def with_options(self, **options: Any) -> Method:
         """The same method with some fields of its parts changed, and ``targets`` replaced.
@@ -75,10 +78,10 @@ class Method:
         Raises:
             ValueError: for an option that none of the parts has; the message lists those that they have.
         """
-        parts = self._parts
+        parts = self.parts
         if "targets" in options:
             parts["targets"] = as_targets(options.pop("targets"))
-        known = {field: name for name, part in parts.items() for field in _options_of(part)}
+        known = {field: name for name, part in parts.items() for field in options_of(part)}
         for option in options:
             if option not in known:
                 accepted = ", ".join([*known, "targets"])
@@ -132,9 +135,10 @@ class Method:
         self.targets.check(num_labels, problem_type)
 
 
-def _options_of(part: Any) -> list[str]:
+def options_of(part: Any) -> list[str]:
     """Fields that are for the user to set: those that are shown, unless their metadata say otherwise."""
-    return [f.name for f in dataclasses.fields(part) if f.metadata.get("option", f.repr)]
+    fields = dataclasses.fields(part) if dataclasses.is_dataclass(part) else ()
+    return [f.name for f in fields if f.metadata.get("option", f.repr)]
 
 
 _MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
@@ -145,7 +149,12 @@ _LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accu
 
 _logitmix_m = Method(Linear(alpha=3.0), LogitMix(), source=_LOGITMIX)
 
-METHODS: Mapping[str, Method] = MappingProxyType(
+
+def _named(methods: Mapping[str, Method]) -> Mapping[str, Method]:
+    return MappingProxyType({name: dataclasses.replace(method, name=name) for name, method in methods.items()})
+
+
+METHODS: Mapping[str, Method] = _named(
     {
         "vanilla": Method(),
         "label_smoothing": Method(

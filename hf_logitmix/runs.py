@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import accelerate
 import numpy as np
 import torch
-import transformers
 from transformers import Trainer
 
-from hf_logitmix._version import __version__
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.hub import model_card, public_name
 from hf_logitmix.interrupt import SaveOnInterrupt
 from hf_logitmix.metrics import calibration_metrics, one_class_remark
 from hf_logitmix.plots import class_matrix, reliability_diagram
+from hf_logitmix.provenance import versions
 from hf_logitmix.settings import training_settings
 from hf_logitmix.splits import choosing
 from hf_logitmix.targets import MCEL
@@ -42,11 +39,7 @@ SCALED = ("ece", "oe", "nll", "brier")
 
 
 class RunMixin(_Base):
-    """For a Trainer in a `Run`: no pickled arguments beside a model, and the card that is pushed is the run's own."""
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        (Path(output_dir or str(self.args.output_dir)) / "training_args.bin").unlink(missing_ok=True)
+    """For a Trainer in a `Run`: the card that is pushed is the run's own."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         if not (Path(str(self.args.output_dir)) / "README.md").exists():
@@ -123,13 +116,7 @@ class Run:
             "selected_on": {self.validation: len(held or ())} if chosen_by else None,
             "n_bins": N_BINS,
             "settings": {**(training_settings(args) if train else {}), **self.settings},
-            "versions": {
-                "hf_logitmix": __version__,
-                "transformers": transformers.__version__,
-                "torch": torch.__version__,
-                "accelerate": accelerate.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": versions(),
             "device": _device_name(args.device),
         }
 
@@ -215,8 +202,18 @@ class Run:
                     how_to_load=self.how_to_load,
                 ).save(self.output / "README.md")
         if self._args.push_to_hub and trained:
-            self.trainer.push_to_hub()
+            self._push()
         return results
+
+    def _push(self) -> None:
+        try:
+            self.trainer.push_to_hub()
+        except Exception as error:
+            raise OSError(
+                f"push_to_hub failed ({type(error).__name__}: {error}): nothing is lost, the run is complete in "
+                f"{self.output}; `hf upload {self.trainer.hub_model_id} {self.output} . --exclude 'checkpoint-*'` "
+                "uploads it."
+            ) from error
 
     def _keep_learned_targets(self) -> None:
         """The rows that stood for the labels at the end of training; for the MCEL family pictures of them too."""

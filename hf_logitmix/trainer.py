@@ -27,6 +27,8 @@ from hf_logitmix.methods import Method, get_method
 from hf_logitmix.models import unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
+from hf_logitmix.provenance import ProvenanceMixin
+from hf_logitmix.pushing import PushMixin
 from hf_logitmix.rehearsal import rehearse
 from hf_logitmix.search import SearchMixin
 from hf_logitmix.step_log import StepLog
@@ -36,7 +38,7 @@ from hf_logitmix.training_set import TrainingSet
 logger = logging.getLogger(__name__)
 
 
-class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
+class MixTrainerMixin(ProvenanceMixin, PushMixin, SearchMixin, ExtrasMixin, LastBatchMixin):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
     Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``),
@@ -253,10 +255,11 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
     # ---- resume ------------------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As `Trainer.train`, but a checkpoint that was not written to its end is never loaded.
+        """As `Trainer.train`, but a checkpoint that was not written to its end, or of another run, is never loaded.
 
         Raises:
-            ValueError: if the checkpoint to resume from is torn, or none is complete.
+            ValueError: if the checkpoint to resume from is torn, or none is complete; if it was trained with another
+                method, with other options or on other data.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
@@ -268,6 +271,9 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
                 "earlier one, or True for the last that is complete."
             )
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        if self._resumed_from is not None:
+            self._resolve_method()
+            self._check_resumed(self._resumed_from)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -313,6 +319,7 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
     def _prepare_method(self) -> None:
         """Find and make what the method needs of the data and the model, unless a call of `train` before this did."""
         self._resolve_method()  # again, because the arguments may have been changed, as by a hyperparameter search
+        self._record = self._new_record()
         options = self.args.method_options() if isinstance(self.args, MixTrainingArguments) else {}
         named = getattr(self.args, "method", None)
         wanted = (

@@ -681,6 +681,9 @@ def test_other_options_do_not_go_on_with_what_was_learned(tmp_path, method, mess
     start(tmp_path / "whole", "sg_mcel", {"class_similarity": similarity(3)})
     name, options = method
     checkpoint = str(tmp_path / "whole" / "checkpoint-1")
+    with pytest.raises(ValueError, match="trained in another way"):
+        start(tmp_path / "other", name, {"class_similarity": similarity(3), **options}, checkpoint)
+    (tmp_path / "whole" / "checkpoint-1" / "hf_logitmix.json").unlink()  # what was learned has to tell by itself
     with pytest.raises(ValueError, match=message):
         start(tmp_path / "other", name, {"class_similarity": similarity(3), **options}, checkpoint)
     start(tmp_path / "same", "sg_mcel", {"class_similarity": similarity(3)}, checkpoint)

@@ -1,0 +1,199 @@
+"""How a model was trained, in a file beside its weights: with which method, which options, on which data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import accelerate
+import datasets
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+
+from hf_logitmix._version import __version__
+from hf_logitmix.checks import label_column
+from hf_logitmix.digest import digest, in_short
+from hf_logitmix.methods import METHODS, Method, options_of
+from hf_logitmix.models import public_name
+from hf_logitmix.training_set import TrainingSet
+
+if TYPE_CHECKING:
+    _Base = Trainer
+else:
+    _Base = object
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "hf_logitmix.json"
+ROWS = 16  # of a training set, by which it is told from others
+
+
+class ProvenanceMixin(_Base):
+    """Tells every folder that a model is saved to (``hf_logitmix.json``), and every tracker, how it is trained."""
+
+    method: Method
+    _training_set: Callable[[], TrainingSet]
+    _record: dict[str, Any] | None = None
+
+    def _new_record(self) -> dict[str, Any]:
+        """The method as it is asked for, before anything is found in the data, and the data."""
+        data = None if self.train_dataset is None else data_record(self._training_set())
+        return {**method_record(self.method), "train_dataset": data, "versions": versions()}
+
+    def _check_resumed(self, checkpoint: Path) -> None:
+        """Refuse to go on from a checkpoint that was trained with another method or options, or on other data.
+
+        Raises:
+            ValueError: with what differs.
+        """
+        path, name = checkpoint / FILE_NAME, checkpoint.name
+        if not path.exists():
+            logger.warning("%s lacks %s, so how it was trained cannot be compared with this run.", name, FILE_NAME)
+        elif differs := differences(json.loads(path.read_text(encoding="utf-8")), self._new_record()):
+            raise ValueError(
+                f"resume_from_checkpoint: {name} was trained in another way ({'; '.join(differs)}): go back to that, "
+                "or start a new run from its weights, with from_pretrained."
+            )
+        if not self.is_deepspeed_enabled and not any(checkpoint.glob("*optimizer*")):
+            logger.warning("%s holds no optimizer: the steps are counted on, optimizer and schedule start anew.", name)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self.args.should_save:
+            folder = Path(output_dir or str(self.args.output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            record = {**(self._record or self._new_record()), "steps": self.state.global_step}
+            (folder / FILE_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        super().save_model(output_dir, _internal_call)
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        with told_to_trackers(self.args, for_trackers(self._record or self._new_record(), self.method)):
+            return super()._inner_training_loop(*args, **kwargs)
+
+
+def method_record(method: Method) -> dict[str, Any]:
+    """Name, options by part and source of a method, as JSON has them."""
+    row = METHODS.get(method.name, method)  # whose mixing or objective may have been replaced
+    is_row = (type(row.mixing), type(row.objective)) == (type(method.mixing), type(method.objective))
+    return {
+        "method": method.name if method.name and is_row else None,
+        "options": {name: _plain(part) for name, part in method.parts.items()},
+        "source": method.source or None,
+    }
+
+
+def data_record(training_set: TrainingSet) -> dict[str, Any]:
+    """How many examples there are, and a digest of their labels and of some rows; None for what is not known."""
+    data = training_set.dataset
+    count = len(data) if hasattr(data, "__len__") else None
+    labels, rows = label_column(data), _some_rows(data)
+    if labels is None and not rows:
+        return {"examples": count, "digest": None}
+    text = json.dumps(rows, sort_keys=True, default=_plain)
+    return {
+        "examples": count,
+        "digest": digest(text, [{} if labels is None else {"labels": torch.from_numpy(labels)}]).hex(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what a run depends on."""
+    return {
+        "hf_logitmix": __version__,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "accelerate": accelerate.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """In what two records differ that changes training, a phrase each; what only one of them knows is left out."""
+    found = []
+    for part in (part for part in own["options"] if part in saved["options"]):
+        was, now = saved["options"][part], own["options"][part]
+        names = ["type"] if was["type"] != now["type"] else [name for name in now if name in was]
+        found += [
+            f"{part if name == 'type' else name} was {was[name]} and is {now[name]}"
+            for name in names
+            if was[name] != now[name]
+        ]
+    if found and saved["method"] != own["method"]:
+        found.insert(0, f"method was {saved['method']} and is {own['method']}")
+    was, now = saved["train_dataset"] or {}, own["train_dataset"] or {}
+    known = [name for name in ("examples", "digest") if None not in (was.get(name), now.get(name))]
+    changed = [name for name in known if was[name] != now[name]]
+    if "examples" in changed:
+        found.append(f"train_dataset had {was['examples']} examples and has {now['examples']}")
+    elif changed:
+        found.append("train_dataset had other examples or labels")
+    return found
+
+
+def for_trackers(record: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """A method for a flat table of settings, with options under the names that `MixTrainingArguments` gives them."""
+    parts = record["options"]
+    options = {name: value for part in parts.values() for name, value in part.items() if name != "type"}
+    return {
+        "method": record["method"] or str(method),
+        **{name: part["type"] for name, part in parts.items()},
+        **options,
+    }
+
+
+@contextmanager
+def told_to_trackers(args: TrainingArguments, told: Mapping[str, Any]) -> Iterator[None]:
+    """A block in which ``args.to_dict()``, from which every tracker takes a run's settings, tells these too."""
+    args.to_dict = partial(_with, args, told)  # type: ignore[method-assign]  # a partial can be pickled
+    try:
+        yield
+    finally:
+        vars(args).pop("to_dict", None)
+
+
+def _with(args: TrainingArguments, told: Mapping[str, Any]) -> dict[str, Any]:
+    return {**type(args).to_dict(args), **told}
+
+
+def _some_rows(data: Any) -> list[Any]:
+    """Rows from all over a dataset that gives them as they are, without pictures and what else is a file."""
+    if not isinstance(data, (list, datasets.Dataset)) or not len(data):
+        return []
+    chosen = np.linspace(0, len(data) - 1, min(len(data), ROWS)).astype(int).tolist()
+    rows = (
+        data.with_format("arrow")[chosen].to_pylist()
+        if isinstance(data, datasets.Dataset)
+        else map(data.__getitem__, chosen)
+    )
+    return [{name: value for name, value in row.items() if not isinstance(value, dict)} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: a tensor by its shape and a digest, a path by its last part, an object by its type."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, (str, Path)):
+        return public_name(str(value))
+    if isinstance(value, Tensor):
+        return in_short(value)
+    if isinstance(value, np.ndarray):
+        return in_short(torch.from_numpy(value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, nn.Module):
+        own = getattr(getattr(value, "config", None), "name_or_path", "")
+        return f"{name} {public_name(own)}" if own else name
+    return {"type": name, **{option: _plain(getattr(value, option)) for option in options_of(value)}}
