@@ -1,4 +1,4 @@
-"""Which checkpoint to resume from: the last one that was written to its end."""
+"""Which checkpoint to resume from, the last one that was written to its end, and how it is loaded whole."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_logitmix.models import unwrap
+
+if TYPE_CHECKING:
+
+    class _Base(Trainer):
+        """What the mixin is put in front of, with what else it asks of it."""
+
+        model: nn.Module
+
+        def _resolve_method(self) -> None: ...
+        def _check_resumed(self, checkpoint: Path) -> None: ...
+else:
+    _Base = object
 
 logger = logging.getLogger(__name__)
 
@@ -56,3 +71,57 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
             return str(path)
         logger.warning("%s was not written to its end (%s): it is skipped.", path.name, reason)
     return None
+
+
+class ResumeMixin(_Base):
+    """Resumes from checkpoints that are whole and of the same training, and loads all of them."""
+
+    _resumed_from: Path | None = None
+    _loads_from = ""
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`, but a checkpoint that was not written to its end, or of another run, is never loaded.
+
+        Raises:
+            ValueError: if the checkpoint to resume from is torn, or none is complete; if it was trained with another
+                method, with other options or on other data.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}.")
+        elif resume_from_checkpoint and (reason := why_torn(resume_from_checkpoint)):
+            raise ValueError(
+                f"resume_from_checkpoint={resume_from_checkpoint!r} was not written to its end ({reason}): pass an "
+                "earlier one, or True for the last that is complete."
+            )
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        if self._resumed_from is not None:
+            self._resolve_method()
+            self._check_resumed(self._resumed_from)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._loads_from = resume_from_checkpoint
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        self._loads_from = str(self.state.best_model_checkpoint)
+        super()._load_best_model()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        model = unwrap(self.model)
+        if load_result.missing_keys and load_result.unexpected_keys and isinstance(model, PreTrainedModel):
+            load_renamed(model, self._loads_from)
+        else:
+            super()._issue_warnings_after_load(load_result)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:  # an older checkpoint of this step is not complete any more from here on
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # so that trainer_state.json, written next, tells that all is there

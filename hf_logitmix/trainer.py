@@ -11,14 +11,12 @@ import datasets
 import torch
 from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import Trainer, TrainerCallback
 
 from hf_logitmix import check_data, checks, other_libraries
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.auxiliary import AuxiliaryLoss
-from hf_logitmix.checkpoints import last_complete_checkpoint, load_renamed, why_torn
+from hf_logitmix.checkpoints import ResumeMixin
 from hf_logitmix.collator import MixCollator
 from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.forward import mixed_forward
@@ -31,14 +29,14 @@ from hf_logitmix.provenance import ProvenanceMixin
 from hf_logitmix.pushing import PushMixin
 from hf_logitmix.rehearsal import rehearse
 from hf_logitmix.search import SearchMixin
-from hf_logitmix.step_log import StepLog
+from hf_logitmix.steps import StepsMixin
 from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training_set import TrainingSet
 
 logger = logging.getLogger(__name__)
 
 
-class MixTrainerMixin(ProvenanceMixin, PushMixin, SearchMixin, ExtrasMixin, LastBatchMixin):
+class MixTrainerMixin(ResumeMixin, ProvenanceMixin, PushMixin, SearchMixin, StepsMixin, ExtrasMixin, LastBatchMixin):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
     Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``),
@@ -87,16 +85,9 @@ class MixTrainerMixin(ProvenanceMixin, PushMixin, SearchMixin, ExtrasMixin, Last
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
         self.label_smoother = None  # it became the method's targets, so that evaluation stays plain
-        self._examples_in_step: Tensor | float | None = None
-        self._micro_batches = self._micro_batch = 0
-        self._left_over: list[Any] = []
-        self._epoch_iterator: Any = None
-        self._terms, self._clipped, self._clipped_in_run = StepLog(), StepLog(), StepLog()
         self._auxiliary = AuxiliaryLoss()
         self._loss_was_asked = False
         self.add_callback(_LossMustBeAsked(self))
-        self._resumed_from: Path | None = None
-        self._loads_from = ""
         self._prepared: Method | None = None
         self._prepared_for: tuple[Any, ...] = ()
         self._has_own_optimizer = self.optimizer is not None
@@ -168,7 +159,7 @@ class MixTrainerMixin(ProvenanceMixin, PushMixin, SearchMixin, ExtrasMixin, Last
         if method.objective.rows != "clean":
             terms = {**terms, "lam_mean": output.plan.lam.mean()}
         weight = self._example_weight(len(labels))
-        self._terms.add(terms, weight / max(self._micro_batches, 1), self.state.global_step)
+        self._note_terms(terms, weight)
         logits = output.mixed_logits if output.logits is None else output.logits
         loss = weight * (data_loss + penalty + auxiliary)
         return (loss, {"logits": logits[:, :num_labels]}) if return_outputs else loss  # type: ignore[index]
@@ -200,114 +191,12 @@ class MixTrainerMixin(ProvenanceMixin, PushMixin, SearchMixin, ExtrasMixin, Last
             checks.check_labels(labels.cpu().numpy(), num_labels, problem_type)
         return labels
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any, **kwargs: Any) -> Any:
-        kept, self._left_over = self._left_over, []
-        batches, items = super().get_batch_samples(epoch_iterator, num_batches - len(kept), *args, **kwargs)
-        batches = [*kept, *batches]
-        if len(batches) < num_batches:
-            # A stream has ended inside an accumulated step, for which Trainer does no update: its next epoch goes on.
-            if batches and epoch_iterator is not self._epoch_iterator:
-                raise ValueError(
-                    f"train_dataset ended after {len(batches)} batches, which gradient_accumulation_steps="
-                    f"{num_batches} never makes a whole step of: pass a longer stream, or fewer accumulation steps."
-                )
-            self._left_over, batches = batches, []
-        self._epoch_iterator = epoch_iterator
-        self._micro_batches, self._micro_batch = len(batches), 0
-        sizes = [len(batch["labels"]) for batch in batches if isinstance(batch.get("labels"), Tensor)]
-        self._examples_in_step = sum(sizes) if sizes else None
-        if sizes and self.args.world_size > 1:
-            count = torch.tensor([sum(sizes)], dtype=torch.float32, device=self.args.device)
-            self._examples_in_step = self.accelerator.gather(count).sum()
-        return batches, items
-
-    def _example_weight(self, batch_size: int) -> Tensor | float:
-        """What makes of a micro-batch's mean its part in the mean over all examples of the optimizer step.
-
-        Trainer averages the micro-batches of a process, and DistributedDataParallel the processes, so it is
-        batch_size * micro-batches * processes / examples: 1 where all micro-batches are equal.
-        """
-        if self._examples_in_step is None:
-            return 1.0
-        return batch_size * self._micro_batches * self.args.world_size / self._examples_in_step
-
-    # ---- the log -----------------------------------------------------------------------------------------------
-
-    def _clip_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
-        norm = super()._clip_grad_norm(*args, **kwargs)
-        if norm is not None:
-            clipped = {"grad_clipped": (torch.as_tensor(norm).detach() > self.args.max_grad_norm).float()}
-            for log in (self._clipped, self._clipped_in_run):
-                log.add(clipped, 1.0, self.state.global_step)
-        return norm
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs and (terms := self._terms.means()):
-            means = torch.stack(list(terms.values())).reshape(1, -1)
-            logs |= dict(zip(terms, self.accelerator.gather(means).mean(0).tolist(), strict=True))
-            logs |= {name: share.item() for name, share in self._clipped.means().items()}
-            self._terms.clear()
-            self._clipped.clear()
-        if "train_runtime" in logs:
-            logs |= {f"train_{name}": share.item() for name, share in self._clipped_in_run.means().items()}
-        super().log(logs, *args, **kwargs)
-
-    # ---- resume ------------------------------------------------------------------------------------------------
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As `Trainer.train`, but a checkpoint that was not written to its end, or of another run, is never loaded.
-
-        Raises:
-            ValueError: if the checkpoint to resume from is torn, or none is complete; if it was trained with another
-                method, with other options or on other data.
-        """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
-            if resume_from_checkpoint is None:
-                raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}.")
-        elif resume_from_checkpoint and (reason := why_torn(resume_from_checkpoint)):
-            raise ValueError(
-                f"resume_from_checkpoint={resume_from_checkpoint!r} was not written to its end ({reason}): pass an "
-                "earlier one, or True for the last that is complete."
-            )
-        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        if self._resumed_from is not None:
-            self._resolve_method()
-            self._check_resumed(self._resumed_from)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self._loads_from = resume_from_checkpoint
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        self._loads_from = str(self.state.best_model_checkpoint)
-        super()._load_best_model()
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        model = unwrap(self.model)
-        if load_result.missing_keys and load_result.unexpected_keys and isinstance(model, PreTrainedModel):
-            load_renamed(model, self._loads_from)
-        else:
-            super()._issue_warnings_after_load(load_result)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.args.should_save:  # an older checkpoint of this step is not complete any more from here on
-            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
-        super()._save_checkpoint(model, trial)
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()  # so that trainer_state.json, written next, tells that all is there
-
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._prepare_method()
-        for log in (self._terms, self._clipped, self._clipped_in_run):
-            log.clear()
-        self._left_over, self._epoch_iterator, self._loss_was_asked = [], None, False
+        self._begin_steps()
+        self._loss_was_asked = False
         given = self._rehearse_given
         self._is_rehearsed = not (getattr(self.args, "rehearse", True) if given is None else given)
         if self.args.torch_compile:
@@ -320,16 +209,7 @@ class MixTrainerMixin(ProvenanceMixin, PushMixin, SearchMixin, ExtrasMixin, Last
         """Find and make what the method needs of the data and the model, unless a call of `train` before this did."""
         self._resolve_method()  # again, because the arguments may have been changed, as by a hyperparameter search
         self._record = self._new_record()
-        options = self.args.method_options() if isinstance(self.args, MixTrainingArguments) else {}
-        named = getattr(self.args, "method", None)
-        wanted = (
-            self._method_given,
-            named,
-            options,
-            self.args.label_smoothing_factor,
-            _Same(self.model),
-            _Same(self.train_dataset),
-        )
+        wanted = (self._record, _Same(self._method_given), _Same(self.model), _Same(self.train_dataset))
         if self._prepared is not None and wanted == self._prepared_for:
             self.method = self._prepared
             return
