@@ -143,7 +143,7 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin):
             logger.warning("FSDP and DeepSpeed cut up the model, so the mixing is not tried before training.")
             return
         for rows in sorted(kinds):
-            rehearse(model, inputs, mixing.for_batch(labels), rows)  # type: ignore[arg-type]
+            rehearse(model, inputs, mixing.for_batch(labels), rows)
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
