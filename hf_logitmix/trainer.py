@@ -10,14 +10,14 @@ import datasets
 import torch
 from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_logitmix import check_data, checks, other_libraries
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.auxiliary import AuxiliaryLoss
-from hf_logitmix.checkpoints import last_complete_checkpoint, load_renamed, why_torn
+from hf_logitmix.checkpoints import last_complete_checkpoint, load_missing, why_torn
 from hf_logitmix.collator import MixCollator
 from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.forward import mixed_forward
@@ -253,9 +253,8 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
         super()._load_best_model()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        model = unwrap(self.model)
-        if load_result.missing_keys and load_result.unexpected_keys and isinstance(model, PreTrainedModel):
-            load_renamed(model, self._loads_from)
+        if load_result.missing_keys:
+            load_missing(unwrap(self.model), self._loads_from, load_result.missing_keys)
         else:
             super()._issue_warnings_after_load(load_result)
 
