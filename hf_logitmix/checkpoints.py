@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,21 +46,26 @@ def why_torn(checkpoint: str | Path) -> str | None:
     return None
 
 
-def load_renamed(model: PreTrainedModel, checkpoint: str | Path) -> None:
-    """Load a checkpoint in which tensors have other names than in the model.
+def load_missing(model: nn.Module, checkpoint: str | Path, missing: Collection[str]) -> None:
+    """Load a checkpoint that does not have these tensors under the model's names for them.
 
-    `save_pretrained` writes the names, and for some architectures the shapes, of a model's original release.
-    `from_pretrained` turns them back; Trainer's own ``load_state_dict(strict=False)`` leaves those tensors out, with a
-    warning (https://github.com/huggingface/transformers/issues/43701).
+    `save_pretrained` leaves out what is tied, and writes the names, and for some architectures the shapes, of a model's
+    original release. `from_pretrained` turns them back; Trainer's own ``load_state_dict(strict=False)`` goes on without
+    those tensors, with a warning (https://github.com/huggingface/transformers/issues/43701).
 
     Raises:
         ValueError: if there are tensors that the checkpoint does not have under any name.
     """
-    kind: Any = type(model)
-    loaded, info = kind.from_pretrained(checkpoint, config=model.config, dtype=model.dtype, output_loading_info=True)
-    if info["missing_keys"]:
-        raise ValueError(f"checkpoint {Path(checkpoint).name} lacks {', '.join(sorted(info['missing_keys'])[:3])}.")
-    model.load_state_dict(loaded.state_dict())
+    if isinstance(model, PreTrainedModel):
+        kind: Any = type(model)
+        loaded, info = kind.from_pretrained(
+            checkpoint, config=model.config, dtype=model.dtype, output_loading_info=True
+        )
+        missing = info["missing_keys"]
+        if not missing:
+            model.load_state_dict(loaded.state_dict())
+            return
+    raise ValueError(f"checkpoint {Path(checkpoint).name} lacks {', '.join(sorted(missing)[:3])}.")
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:
@@ -110,9 +116,8 @@ class ResumeMixin(_Base):
         super()._load_best_model()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        model = unwrap(self.model)
-        if load_result.missing_keys and load_result.unexpected_keys and isinstance(model, PreTrainedModel):
-            load_renamed(model, self._loads_from)
+        if load_result.missing_keys:
+            load_missing(unwrap(self.model), self._loads_from, load_result.missing_keys)
         else:
             super()._issue_warnings_after_load(load_result)
 

@@ -6,11 +6,12 @@ import image_architectures
 import pytest
 import torch
 from architectures import MODEL_TYPES, NEEDS_OTHER_PACKAGES
-from conftest import random_images, tiny_vit
+from conftest import random_images, tiny_bert, tiny_vit
 from image_architectures import CLASSES, NOT_TRIED
 from safetensors.torch import load_file, save_file
 from test_trainer import arguments, weights
 from tiny_models import tiny_model
+from torch import nn
 
 from hf_logitmix import MixTrainer
 
@@ -64,11 +65,21 @@ def test_the_best_model_is_the_one_of_its_checkpoint(tmp_path):
     assert torch.equal(weights(trainer.model), weights(loaded))
 
 
-def test_a_checkpoint_that_lacks_a_tensor_is_refused(tmp_path):
-    run(tmp_path / "whole")
-    path = tmp_path / "whole" / "checkpoint-2" / "model.safetensors"
-    tensors = load_file(path)
-    del tensors["classifier.bias"]
-    save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(ValueError, match=r"checkpoint-2 lacks classifier\.bias"):
-        run(tmp_path / "resumed", str(path.parent))
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (tiny_vit, "classifier.bias"),  # whose tensors have other names in the checkpoint
+        (tiny_bert, "classifier.bias"),
+        (lambda: image_architectures.Bare(nn.Linear(2, 2)), "model.bias"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(tmp_path, make, name):
+    trainer = MixTrainer(model=make(), args=arguments(tmp_path), method="vanilla")
+    folder = tmp_path / "checkpoint-2"
+    trainer.save_model(str(folder))
+    trainer._load_from_checkpoint(str(folder))
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"checkpoint-2 lacks {name}"):
+        trainer._load_from_checkpoint(str(folder))
