@@ -105,7 +105,7 @@ def test_margins_far_apart_by_hand(power):
     The slope is 4 s(b) - 3 + m (2 s(b m) - 1), which b = 0 would end for m alone: solved by SciPy in another form.
     """
     m = 10.0**power
-    logits, labels = [[1.0, 0.0]] * 4 + [[m, 0.0]] * 2, [0, 0, 0, 1, 0, 1]
+    logits, labels = [[0.0, -1.0]] * 4 + [[0.0, -m]] * 2, [0, 0, 0, 1, 0, 1]
     slope = lambda b: 4 * expit(b) - 3 + m * math.tanh(b * m / 2)  # noqa: E731
     expected = 1 / bisect(slope, 1e-30, 1e3, xtol=1e-30, rtol=1e-12, maxiter=1000)
     assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-6)
