@@ -94,6 +94,8 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
         for name, value in results.items()
         if name.startswith("eval_")
     ]
+    for name, count in (results.get("selected_on") or {}).items():
+        lines.append(f"  the checkpoint was selected on {count} other examples ({name})")
     if "train_seconds" in results:
         lines.append(f"  {'train_seconds':<24}{results['train_seconds']:>9.1f}")
     lines += [f"  on {split}: {remark}" for split, remark in results.get("remarks", {}).items()]

@@ -10,16 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import examples, tiny_bert
 from huggingface_hub import ModelCard
 from test_glue_scripts import start  # noqa: F401  a fixture
+from test_trainer import arguments
 from test_vision_train import NAMES, argv, logits_of, read_pictures, run, untrained, weights_of, write_pictures  # noqa: F401
 from torch.nn import functional as F
-from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+)
 
 import hf_logitmix.vision.train as script
 from glue_runs import run_glue
 from glue_runs.data import with_validation
 from glue_runs.experiment import GlueTrainer
+from hf_logitmix import MixTrainer
+from hf_logitmix.runs import Run
 from hf_logitmix.splits import hold_out
 
 CHOOSE = ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--load_best_model_at_end", "True"]
@@ -168,6 +177,18 @@ def test_a_run_without_a_choice_is_what_it_was(pictures, tmp_path, given):
 
 
 PLATEAU = ["--lr_scheduler_type", "reduce_lr_on_plateau", "--eval_strategy", "epoch"]
+
+
+def test_stopping_early_is_a_choice(tmp_path):
+    options = {"eval_strategy": "steps", "metric_for_best_model": "loss"}
+    data = examples(8)
+    trainer = MixTrainer(tiny_bert(), arguments(tmp_path, **options), train_dataset=data, eval_dataset=data)
+    own = {"scores": None, "read": None, "label_names": (), "base_model": None, "task": "t", "data": "d"}
+    assert Run(trainer, **own).results["selected_on"] is None  # a metric alone keeps a checkpoint and chooses none
+    trainer.add_callback(EarlyStoppingCallback())
+    with pytest.raises(ValueError, match=r"EarlyStoppingCallback would choose"):
+        Run(trainer, **own)
+    assert Run(trainer, **own, validation="val").results["selected_on"] == {"val": 8}
 
 
 @pytest.mark.parametrize("more", [CHOOSE, PLATEAU])
