@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from conftest import examples, tiny_bert, tiny_vit
+from image_architectures import TIMM, timm_model
 from test_trainer import arguments, weights
 from torch import nn
 from torch._dynamo.testing import CompileCounter
@@ -16,11 +17,14 @@ from transformers import (
     ConvNextForImageClassification,
     ResNetConfig,
     ResNetForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
     default_data_collator,
 )
 
 from hf_logitmix import METHODS, MixPlan, MixTrainer, get_method, mixed_forward
 from hf_logitmix.mixing import Linear, PuzzleMix
+from hf_logitmix.mixing.hooks import Among, Recompute, check_checkpointing
 from hf_logitmix.mixing.puzzlemix import puzzlemix
 from hf_logitmix.mixing.sites import sites
 from hf_logitmix.second_head import SecondHead
@@ -44,8 +48,6 @@ def tiny_convnext():
 
 def tiny_timm():
     pytest.importorskip("timm")
-    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
-
     torch.manual_seed(0)
     return TimmWrapperForImageClassification(TimmWrapperConfig(architecture="resnet10t", num_labels=3))
 
@@ -126,6 +128,79 @@ def test_images_without_layers_are_refused():
 
     with pytest.raises(ValueError, match=r"level='hidden:1' needs a model with one list of hidden layers"):
         mixed_forward(Flat(), {"pixel_values": PIXELS}, PLAN, mixing=Linear(level="hidden:1"))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("architecture", ["test_vit", "test_resnet", "test_convnext", "gmlp_ti16_224"])
+def test_layers_that_timm_checkpoints_are_refused(tmp_path, architecture, wrapped):
+    timm = pytest.importorskip("timm")
+    from hf_logitmix.vision.wrap import as_classifier
+
+    size = {} if architecture in ("test_resnet", "test_convnext") else {"img_size": 16}
+    options = {"architecture": architecture, "num_labels": 3, "model_args": size}
+    model = TimmWrapperForImageClassification(TimmWrapperConfig(**options)) if wrapped else None
+    model = as_classifier(timm.create_model(architecture, num_classes=3, **size)) if model is None else model
+    data = [{"pixel_values": pixels, "labels": int(label)} for pixels, label in zip(PIXELS, LABELS, strict=True)]
+    args = arguments(tmp_path, max_steps=1, gradient_checkpointing=True)
+    method = get_method("mixup", level="hidden:1")
+    with pytest.raises(ValueError, match="level='hidden:1' mixes at layers that activation checkpointing"):
+        MixTrainer(model=model, args=args, method=method, train_dataset=data).train()
+
+
+@pytest.mark.slow
+def test_checkpointing_is_seen_in_every_module_of_timm():
+    pytest.importorskip("timm")
+    for name in sorted(TIMM):
+        model = timm_model(name)
+        if hasattr(model.timm_model, "set_grad_checkpointing"):
+            try:
+                model.timm_model.set_grad_checkpointing(True)
+            except AssertionError:  # timm's way of saying that the model has none
+                continue
+            with pytest.raises(ValueError, match="activation checkpointing"):
+                check_checkpointing(model, "manifold")
+
+
+@pytest.mark.parametrize("kind", ["clean rows too", "among themselves"])
+def test_all_that_a_layer_puts_out_is_mixed(kind):
+    """Every float tensor with a row an image, in tuples, lists and dicts; nothing else."""
+    rows = 10 if kind == "clean rows too" else 5
+    forward = Recompute("hidden:1", PLAN, 5) if kind == "clean rows too" else Among("hidden:1", PLAN)
+    image, token, scale = torch.randn(rows, 2, 3), torch.randn(rows, 1), torch.randn(7, 2)
+    where = torch.arange(rows)
+    found = forward.after_layer((image, [token, None, {"scale": scale, "where": where}], 3))
+
+    def by_loop(tensor):
+        mixed = [lam * tensor[i] + (1 - lam) * tensor[j] for i, (j, lam) in enumerate(zip(*PLAN, strict=True))]
+        return torch.stack([*tensor[: rows - 5], *mixed])
+
+    assert isinstance(found, tuple)
+    torch.testing.assert_close(found[0], by_loop(image))
+    torch.testing.assert_close(found[1][0], by_loop(token))
+    assert found[1][1] is None
+    assert found[1][2]["scale"] is scale
+    assert found[1][2]["where"] is where
+    assert found[2] == 3
+    assert forward.fired
+
+
+def test_what_holds_no_row_an_image_is_not_called_mixed():
+    forward = Among("hidden:1", PLAN)
+    forward.after_layer((torch.randn(20, 3), [torch.arange(5)], "text"))
+    assert not forward.fired
+
+
+@pytest.mark.parametrize(("architecture", "count"), [("tresnet_m", 4), ("crossvit_tiny_240", 3), ("test_resnet", 5)])
+def test_levels_are_layers_each_of_them_once(architecture, count):
+    """Of TResNet timm calls the whole model a feature, and of CrossViT each layer twice."""
+    timm = pytest.importorskip("timm")
+    from hf_logitmix.vision.wrap import as_classifier
+
+    with torch.device("meta"):
+        model = timm.create_model(architecture, num_classes=3)
+    layers = sites(as_classifier(model)).layers
+    assert len(layers) == len({id(layer) for layer in layers}) == count
+    assert model not in layers
 
 
 # ---- PuzzleMix in a model --------------------------------------------------------------------------------------
