@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 HERE = Path(__file__).parent
 README = (HERE.parent / "README.md").read_text()
@@ -84,6 +85,19 @@ def test_a_model_sharded_by_fsdp2_is_mixed_as_a_whole_one(tmp_path):
     assert results["sharded"]
     assert results["losses"][0] == pytest.approx(results["losses"][1], abs=1e-6)
     assert results["gradient difference"] < 1e-6
+
+
+@pytest.mark.slow
+def test_an_average_ends_with_the_same_statistics_of_batches_in_each_process(tmp_path):
+    """Each process's model has its own, of its own images."""
+    command = [*TORCHRUN, str(HERE / "launched_ema.py"), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert not torch.allclose(first["statistics"], second["statistics"], atol=1e-3)
+    for name, value in first["model"].items():
+        torch.testing.assert_close(second["model"][name], value, atol=1e-6, rtol=1e-6, msg=name)
 
 
 @pytest.mark.slow
