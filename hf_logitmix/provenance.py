@@ -18,6 +18,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import has_length
 
 from hf_logitmix._version import __version__
 from hf_logitmix.checks import label_column
@@ -93,7 +94,7 @@ def method_record(method: Method) -> dict[str, Any]:
 def data_record(training_set: TrainingSet) -> dict[str, Any]:
     """How many examples there are, and a digest of their labels and of some rows; None for what is not known."""
     data = training_set.dataset
-    count = len(data) if hasattr(data, "__len__") else None
+    count = len(data) if has_length(data) else None
     labels, rows = label_column(data), _some_rows(data)
     if labels is None and not rows:
         return {"examples": count, "digest": None}
@@ -168,11 +169,10 @@ def _some_rows(data: Any) -> list[Any]:
     if not isinstance(data, (list, datasets.Dataset)) or not len(data):
         return []
     chosen = np.linspace(0, len(data) - 1, min(len(data), ROWS)).astype(int).tolist()
-    rows = (
-        data.with_format("arrow")[chosen].to_pylist()
-        if isinstance(data, datasets.Dataset)
-        else map(data.__getitem__, chosen)
-    )
+    if isinstance(data, datasets.Dataset):
+        rows = data.with_format("arrow")[chosen].to_pylist()
+    else:
+        rows = [data[number] for number in chosen if isinstance(data[number], Mapping)]
     return [{name: value for name, value in row.items() if not isinstance(value, dict)} for row in rows]
 
 

@@ -62,7 +62,7 @@ def publish(folder: Path, into: Path, patterns: Iterable[str], places: Iterable[
         if path.suffix in (".safetensors", ".png"):
             continue
         if path.suffix == ".json" and path not in vocabulary:
-            found = json.loads(path.read_bytes())
+            found = _read(path)
             if (public := _without_paths(found, places)) != found:
                 copy.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         elif path.suffix == ".md":
@@ -70,6 +70,13 @@ def publish(folder: Path, into: Path, patterns: Iterable[str], places: Iterable[
         if token and token.encode() in copy.read_bytes():
             raise ValueError(f"{path.name} holds the token that it is to be pushed with: take it out of there.")
     return sorted(path.name for path in present - chosen - {path.parent for path in chosen})
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path.name} is to be pushed and is no JSON ({error}): mend or rename it.") from error
 
 
 def _is_local(text: str, places: list[str]) -> bool:

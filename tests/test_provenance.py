@@ -289,6 +289,17 @@ def test_of_data_that_would_have_to_be_computed_the_number_is_compared(tmp_path)
     run(tmp_path, "mixup", Lazy(examples(24, seed=7)), resume=True)
 
 
+def test_rows_that_are_no_dicts_are_counted_alone(tmp_path):
+    rows = [(row["input_ids"], row["labels"]) for row in examples(24)]
+    args = arguments(tmp_path, **SAVING, max_steps=1)
+
+    def collate(batch):
+        return {"input_ids": torch.stack([ids for ids, _ in batch]), "labels": torch.tensor([y for _, y in batch])}
+
+    MixTrainer(model=tiny_bert(), args=args, train_dataset=rows, data_collator=collate).train()
+    assert told(tmp_path / "checkpoint-1")["train_dataset"] == {"examples": 24, "digest": None}
+
+
 def test_a_checkpoint_that_does_not_tell_is_gone_on_with_after_one_line(tmp_path, caplog):
     Trainer(model=tiny_bert(), args=arguments(tmp_path, **SAVING, max_steps=1), train_dataset=examples(24)).train()
     assert run(tmp_path, "mixup", resume=True).state.global_step == 3

@@ -124,7 +124,11 @@ def test_nothing_but_the_model_leaves_the_machine(hub, tmp_path, kind, strategy)
     state = {f"{folder}/{name}" for folder in folders.get(strategy, []) for name in {*WEIGHTS, "trainer_state.json"}}
     files = hub.repos[f"{USER}/out"]
     assert set(files) - {".gitattributes"} == (state | WEIGHTS if strategy != "end" else set())
-    trainer.push_to_hub()
+    ways = {
+        "every_save": trainer.save_model,
+        "all_checkpoints": lambda: trainer.push_to_hub(blocking=False).result(),
+    }
+    ways.get(strategy, trainer.push_to_hub)()
     assert set(files) - {".gitattributes"} == state | WEIGHTS | {"README.md"}
     assert_clean(hub)
     pushed = type(trainer.model).from_pretrained(downloaded(files, tmp_path / "copy")).state_dict()
@@ -231,10 +235,11 @@ def test_paths_in_files_of_the_users_become_names_and_other_texts_stay(hub, tmp_
     assert files["vocab.json"] == (output / "vocab.json").read_bytes()
 
 
-def test_a_file_with_the_token_is_refused(hub, tmp_path):
+@pytest.mark.parametrize(("text", "says"), [(json.dumps({"key": TOKEN}), "holds the token"), ("{", "is no JSON")])
+def test_a_file_with_the_token_or_of_unknown_content_is_refused(hub, tmp_path, text, says):
     trainer = trainer_of(MixTrainer, tmp_path, hub_strategy="end")
-    (tmp_path / HOME / "out" / "my_config.json").write_text(json.dumps({"key": TOKEN}))
-    with pytest.raises(ValueError, match=r"my_config\.json holds the token"):
+    (tmp_path / HOME / "out" / "my_config.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"my_config\.json .*{says}"):
         trainer.push_to_hub()
     assert not hub.received
     assert not list((tmp_path / HOME / "out").glob("_*"))
