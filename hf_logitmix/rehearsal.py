@@ -102,6 +102,7 @@ class _Stage:
         if mixing.labels is not None:
             mixing = mixing.for_batch(mixing.labels[self.numbers])
         for choice in mixing.choices(self.model):
+            drawn = "" if choice.where == mixing.where else f", which {mixing.where.removeprefix('at ')} draws"
             try:
                 self.check(choice, rows)
             except ValueError:  # which says what to do
@@ -110,13 +111,12 @@ class _Stage:
                 if should_reduce_batch_size(error):
                     raise
                 reason = str(error).partition("\n")[0].partition(": ")[0]
-                drawn = "" if choice.where == mixing.where else f", which {mixing.where.removeprefix('at ')} draws"
                 raise ValueError(
                     f"{name_of(self.model)} is not mixed right {choice.where}{drawn} ({reason}): "
                     f"{self.advice(mixing, rows)}."
                 ) from error
             if rows == "both" and isinstance(choice, Linear) and self.is_linear(choice):
-                warn_of_linear_head(choice.level)
+                warn_of_linear_head(f"level={choice.level!r}{drawn and drawn + ','}")
 
     def check(self, mixing: Mixing, rows: Rows) -> None:
         """Mix row 0 with lam = 1 and row 1 with lam = 0."""

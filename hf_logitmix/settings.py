@@ -19,7 +19,7 @@ _OUTPUT = {
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "skip_memory_metrics"),
     *("include_num_input_tokens_seen", "include_for_metrics", "prediction_loss_only", "batch_eval_metrics"),
     *("per_device_eval_batch_size", "eval_accumulation_steps", "eval_do_concat_batches", "eval_use_gather_object"),
-    *("eval_on_start", "bf16_full_eval", "fp16_full_eval", "use_cache", "label_names"),
+    *("eval_on_start", "bf16_full_eval", "fp16_full_eval", "use_cache", "label_names", "rehearse"),
     *("save_only_model", "save_on_each_node", "save_total_limit", "enable_jit_checkpoint", "push_to_hub"),
     *("hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),
 }

@@ -86,7 +86,7 @@ class Linear(Mixing):
         where = sites(unwrap(model))
         resolve_level(self.level, where, draw=0.0)
         if self.level == "pooled" and rows == "both" and where.linear_head:
-            warn_of_linear_head(self.level)
+            warn_of_linear_head("level='pooled'")
 
     def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
         if is_image_model(unwrap(model)) and self.level == "embedding":
@@ -103,10 +103,10 @@ class Linear(Mixing):
         return where.forward(model, inputs, plan, rows, level=self.level, draw=draw or 0.0)
 
 
-def warn_of_linear_head(level: str) -> None:
-    """Warn that LogitMix has nothing to teach at this level."""
+def warn_of_linear_head(place: str) -> None:
+    """Warn that LogitMix has nothing to teach at a level."""
     warnings.warn(
-        f"level={level!r} mixes right before a linear head, which gives the mixed logits by itself: a similarity loss "
+        f"{place} mixes right before a linear head, which gives the mixed logits by itself: a similarity loss "
         "is zero there up to dropout and teaches nothing. Pass level='embedding'.",
         UserWarning,
         stacklevel=3,

@@ -21,8 +21,10 @@ from transformers.trainer_utils import has_length
 
 from hf_logitmix import checks
 from hf_logitmix.collator import MixCollator
+from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method
 from hf_logitmix.models import call, evaluating
+from hf_logitmix.moment import Moment
 from hf_logitmix.trainer import MixTrainer
 from hf_logitmix.training_set import TrainingSet
 from hf_logitmix.vision.adapters import as_image_set
@@ -185,6 +187,7 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
         sides = (size, size) if isinstance(size, int) else size
         first = next(self.model.parameters())
         batch = {"pixel_values": torch.zeros(2, len(inputs["mean"]), *sides, device=first.device, dtype=first.dtype)}
+        labels = torch.zeros(2, dtype=torch.long, device=first.device)
         num_labels, _ = checks.head_of(self.model)
         with evaluating(self.model):
             try:
@@ -200,6 +203,10 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
                     f"{type(inner_module(self.model)).__name__} makes {logits.shape[1]} logits and num_labels="
                     f"{num_labels}: pass the number of its outputs as num_labels."
                 )
+            if self.method.mixing.mixes:
+                method = self.method.at(Moment(0, 1, self.args.seed)).for_batch(batch, labels)
+                plan = method.mixing.plan(2, device=first.device)
+                mixed_forward(self.model, batch, plan, mixing=method.mixing, rows="mixed")
 
     def _resolve_method(self) -> None:
         if isinstance(self.args, Augmentation):
