@@ -14,15 +14,16 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_logitmix import check_data, checks, other_libraries
+from hf_logitmix import checks, other_libraries
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.auxiliary import AuxiliaryLoss
+from hf_logitmix.checked_data import CheckedDataMixin
 from hf_logitmix.checkpoints import last_complete_checkpoint, load_renamed, why_torn
 from hf_logitmix.collator import MixCollator
 from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.last_batch import LastBatchMixin
-from hf_logitmix.methods import Method, get_method
+from hf_logitmix.methods import Method, as_method
 from hf_logitmix.models import unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
@@ -32,7 +33,7 @@ from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training_set import TrainingSet
 
 
-class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
+class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin, CheckedDataMixin):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
     Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``),
@@ -66,7 +67,9 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
     def __init__(self, *args: Any, method: str | Method | None = None, **kwargs: Any) -> None:
         self._method_given = method
         self._extras = nn.ModuleDict()
-        other_libraries.check_class(type(kwargs.get("model", args[0] if args else None)))
+        given = kwargs.get("model", args[0] if args else None)
+        other_libraries.check_class(type(given))
+        checks.check_model(given)
         super().__init__(*args, **kwargs)
         if self.compute_loss_func is not None:
             raise ValueError("compute_loss_func would replace the method's loss: leave it out, or use Trainer.")
@@ -94,15 +97,14 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
         checks.check_head(self.model)
         if isinstance(self.data_collator, MixCollator):
             checks.check_plan_in_batch(self.args, is_dispatched=False)
-        if self.args.remove_unused_columns and not check_data.makes_its_own_batch(self.data_collator):
-            check_data.check_columns("train_dataset", self.train_dataset, self.model)
+        self._check_data()
         self._labels_are_checked = checks.check_datasets(self.train_dataset, self.eval_dataset, self.model)
         self._resolve_method()
 
     def _resolve_method(self) -> None:
         """Build the method from what was given and from the arguments, which a hyperparameter search changes."""
-        given = self._method_given or getattr(self.args, "method", None) or "logitmix"
-        method = get_method(given) if isinstance(given, str) else given
+        named = (self._method_given, getattr(self.args, "method", None), "logitmix")
+        method = as_method(next(given for given in named if given is not None))
         options: dict[str, Any] = self.args.method_options() if isinstance(self.args, MixTrainingArguments) else {}
         method = method.with_options(**options) if options else method
         smoothing = self.args.label_smoothing_factor
@@ -268,6 +270,7 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        checks.check_parameters(self.model, self.is_deepspeed_enabled)
         self._prepare_method()
         for log in (self._terms, self._clipped, self._clipped_in_run):
             log.clear()
@@ -323,7 +326,7 @@ class MixTrainerMixin(SearchMixin, ExtrasMixin, LastBatchMixin):
         if isinstance(labels := inputs.get("labels"), Tensor):
             checks.note_multi_label(self.model, labels)
             num_labels, problem_type = checks.head_of(self.model)
-            if problem_type == "multi_label_classification":
+            if problem_type == "multi_label_classification" or labels.dtype == torch.bool:
                 inputs["labels"] = checks.as_labels(labels, num_labels, problem_type)
         config = getattr(unwrap(self.model), "config", None)
         before = getattr(config, "problem_type", None)
