@@ -88,9 +88,10 @@ def read_split(task: Task, split: Split, path: Path) -> Dataset:
         ValueError: for a missing column, a row of another width, an unknown label or a file without rows.
     """
     if not path.is_file():
+        instead = "--no_do_eval leaves evaluation out" if split in task.dev else "leave --do_predict out"
+        instead = "--train_file names another training file" if split == task.train else instead
         raise FileNotFoundError(
-            f"{path} is not there: --glue_dir needs the classic layout {task.folder}/{split.file}; --train_file names "
-            "another training file."
+            f"{path} is not there: --glue_dir needs the classic layout {task.folder}/{split.file}; {instead}."
         )
     try:
         text = path.read_bytes().decode("utf-8-sig")

@@ -53,7 +53,8 @@ def run_demo(args: TrainingArguments) -> int:
         print(f"\n{method}: training a small BERT from scratch on {SIZES['train']} synthetic sentences", flush=True)
         set_seed(args.seed)
         model = BertForSequenceClassification(_config(len(tokenizer)))
-        experiment = Experiment(DEMO_TASK, splits, model, tokenizer, base_model=None, data_name=DATA)
+        length = tokenizer.model_max_length
+        experiment = Experiment(DEMO_TASK, splits, model, tokenizer, None, length, data_name=DATA)
         found = experiment.run(_arguments(output / method, method, args.seed))
         if found is None:
             print("\nStopped. The demo keeps no half-done runs: start it again.")

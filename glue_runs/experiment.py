@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,11 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from glue_runs.tasks import Split, Task, task_metrics
 from hf_logitmix import MixTrainer, MixTrainingArguments
 from hf_logitmix.metrics import calibration_metrics
+from hf_logitmix.models import longest_input
 from hf_logitmix.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.splits import HELD_OUT
+
+logger = logging.getLogger(__name__)
 
 Splits = Mapping[str, list[tuple[Split, Dataset]]]
 
@@ -47,12 +51,24 @@ class Experiment:
     label_noise: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def length(self) -> int:
+        """Where inputs are cut: ``max_seq_length``, or what the model and its tokenizer hold if that is less."""
+        positions, is_fixed = longest_input(self.model)
+        limits = [self.max_seq_length, self.tokenizer.model_max_length, *([positions] if is_fixed else [])]
+        return min(limits)
+
     def run(self, args: MixTrainingArguments) -> dict[str, Any] | None:
         """Train, evaluate and predict as ``args`` says; write the output folder.
 
         Returns:
             what ``all_results.json`` holds, or None if the run was interrupted and saved.
         """
+        if self.length < self.max_seq_length:
+            logger.warning(
+                "max_seq_length=%d: %s holds %d tokens, so longer inputs are cut to that.",
+                *(self.max_seq_length, type(self.model).__name__, self.length),
+            )
         data = {name: [(split, self._tokenise(part)) for split, part in parts] for name, parts in self.splits.items()}
         train, dev, validation = (data.get(name, []) for name in ("train", "dev", "validation"))
         watched = validation or dev
@@ -74,7 +90,7 @@ class Experiment:
             self.scores,
             self._logits,
             settings={
-                "max_seq_length": self.max_seq_length,
+                "max_seq_length": self.length,
                 **({"label_noise": self.label_noise} if self.label_noise else {}),
                 **self.settings,
             },
@@ -122,9 +138,7 @@ class Experiment:
     def _tokenise(self, data: Dataset) -> Dataset:
         def encode(batch: dict[str, list]) -> dict[str, Any]:
             return dict(
-                self.tokenizer(
-                    *(batch[name] for name in self.task.texts), truncation=True, max_length=self.max_seq_length
-                )
+                self.tokenizer(*(batch[name] for name in self.task.texts), truncation=True, max_length=self.length)
             )
 
         return data.map(encode, batched=True, remove_columns=list(self.task.texts), desc="tokenise")

@@ -19,6 +19,7 @@ from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
 from hf_logitmix import METHODS, MixTrainingArguments
 from hf_logitmix.command_line import checkpoint_to_resume, exit_with, report
+from hf_logitmix.models import loading
 from hf_logitmix.noise import add_label_noise
 
 
@@ -144,18 +145,21 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
         new_head: whether it will be trained, with its classes named after the task's; otherwise they keep their names.
 
     Raises:
-        ValueError: for a head with another number of outputs.
+        ValueError: for a model that is not there, and for a head with another number of outputs.
     """
     names = dict(enumerate(task.label_names)) or {0: "score"}
     classes = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+    name = str(glue.model_name_or_path)
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            glue.model_name_or_path,
-            dtype=torch.float32,
-            trust_remote_code=glue.trust_remote_code,
-            ignore_mismatched_sizes=glue.ignore_mismatched_sizes,
-            **({"num_labels": task.num_labels, **classes} if new_head else {}),
-        )
+        with loading("model_name_or_path", name):
+            model = AutoModelForSequenceClassification.from_pretrained(
+                name,
+                dtype=torch.float32,
+                trust_remote_code=glue.trust_remote_code,
+                ignore_mismatched_sizes=glue.ignore_mismatched_sizes,
+                **({"num_labels": task.num_labels, **classes} if new_head else {}),
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=glue.trust_remote_code)
     except RuntimeError as error:
         if "mismatch" not in str(error):
             raise
@@ -168,7 +172,6 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
             f"model_name_or_path={glue.model_name_or_path!r} has {model.config.num_labels} outputs and {task.name} "
             f"needs {task.num_labels}: pass a model that was trained on it."
         )
-    tokenizer = AutoTokenizer.from_pretrained(glue.model_name_or_path, trust_remote_code=glue.trust_remote_code)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.pad_token_id is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence, Sized
 from typing import Any
 
@@ -23,6 +24,51 @@ _OTHER_HEADS = {
 }
 
 
+def _bodies() -> set[str]:
+    """The classes of transformers that are a model without a head."""
+    names = modeling_auto.MODEL_MAPPING_NAMES.values()
+    return {name for entry in names for name in ([entry] if isinstance(entry, str) else entry)}
+
+
+def check_model(model: Any) -> None:
+    """Refuse a name, a class or anything else that is passed in a model's place; None stands for a ``model_init``.
+
+    Raises:
+        TypeError: with how to load a model.
+    """
+    if model is None or isinstance(model, nn.Module):
+        return
+    what = f"the name {model!r}" if isinstance(model, str) else f"a {type(model).__name__}"
+    what = f"the class {model.__name__}" if isinstance(model, type) else what
+    name = repr(model) if isinstance(model, str) else "..."
+    raise TypeError(
+        f"model is {what}: load one, AutoModelForSequenceClassification.from_pretrained({name}, num_labels=...)."
+    )
+
+
+def check_parameters(model: nn.Module, is_deepspeed: bool) -> None:
+    """Refuse a model without a parameter to train, and warn of parameters that are float16.
+
+    Raises:
+        ValueError: where every parameter is frozen.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError(
+            f"{type(model).__name__} has no parameter with requires_grad=True, so nothing would be trained: unfreeze "
+            "its head at least."
+        )
+    half = sum(parameter.numel() for parameter in trained if parameter.dtype == torch.float16)
+    if half and not is_deepspeed:  # which keeps weights in float32 besides
+        warnings.warn(
+            f"{half} of the model's parameters are float16, as in their file, in which small updates are lost and "
+            "large values overflow: load it with from_pretrained(..., dtype=torch.float32), and pass fp16=True or "
+            "bf16=True in the arguments for speed.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
 def check_head(model: nn.Module) -> None:
     """Refuse heads that do not give one row of class logits an example.
 
@@ -30,6 +76,11 @@ def check_head(model: nn.Module) -> None:
     labels by; multiple choice scores each choice in a row of its own.
     """
     name = type(under_peft_model(unwrap(model))).__name__
+    if name in _bodies():
+        raise ValueError(
+            f"{name} has no classification head: load AutoModelForSequenceClassification or, for images, "
+            "AutoModelForImageClassification from the same checkpoint."
+        )
     for task, names in _OTHER_HEADS.items():
         if name in names.values():
             raise ValueError(
@@ -72,6 +123,8 @@ def as_labels(labels: Tensor, num_labels: int, problem_type: str) -> Tensor:
         return _as_floats(labels.reshape(len(labels), num_labels))
     if labels.dim() == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.dtype == torch.bool:
+        labels = labels.long()
     if labels.is_floating_point() or labels.dim() != 1:
         raise ValueError(
             f"labels are {labels.dtype} of shape {tuple(labels.shape)} and the model has num_labels={num_labels}: pass "
@@ -167,16 +220,20 @@ def check_labels(labels: np.ndarray, num_labels: int, problem_type: str, name: s
 def label_column(data: Any) -> np.ndarray | None:
     """The labels of a `datasets.Dataset`, of a list of dicts or of an `ImageSet`; None where they must be computed."""
     if getattr(data, "knows_labels", False):
-        return _numbers(data.labels)
+        return as_numbers(data.labels)
     for name in ("labels", "label"):
         if isinstance(data, datasets.Dataset) and name in data.column_names:
-            return _numbers(data.with_format(None)[name][:])
+            return as_numbers(data.with_format(None)[name][:])
         if isinstance(data, Sequence) and len(data) and isinstance(data[0], dict) and name in data[0]:
-            return _numbers([example[name] for example in data])
+            return as_numbers([example[name] for example in data])
     return None
 
 
-def _numbers(values: Any) -> np.ndarray | None:
+def as_numbers(values: Any) -> np.ndarray | None:
     """Labels as an array; None for texts, which a transform or a collator of the user's may turn into numbers."""
-    array = np.asarray([value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value for value in values])
+    plain = [value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value for value in values]
+    try:
+        array = np.asarray(plain)
+    except ValueError:  # numpy's way of saying that the rows of a list are of unequal length
+        return None
     return array if np.issubdtype(array.dtype, np.number) or array.dtype == bool else None

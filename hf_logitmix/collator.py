@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_logitmix.digest import digest
-from hf_logitmix.methods import Method, get_method
+from hf_logitmix.methods import Method, as_method
 
 
 class MixCollator:
@@ -38,7 +38,7 @@ class MixCollator:
         self, collator: Callable[[Any], Mapping[str, Any]], method: str | Method = "logitmix", seed: int = 0
     ) -> None:
         self.collator = collator
-        self.method = get_method(method) if isinstance(method, str) else method
+        self.method = as_method(method)
         self.seed = seed
 
     def __call__(self, features: Any) -> dict[str, Any]:

@@ -192,6 +192,23 @@ METHODS: Mapping[str, Method] = _named(
 )
 
 
+def as_method(given: Any) -> Method:
+    """A method from its name or from itself.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: for a name that is not there.
+    """
+    if isinstance(given, Method):
+        return given
+    if isinstance(given, str):
+        return get_method(given)
+    raise TypeError(
+        f"method={given!r} is of type {type(given).__name__}: pass a name such as 'mixup', or a Method, "
+        "get_method('mixup', alpha=0.2)."
+    )
+
+
 def get_method(name: str, **options: Any) -> Method:
     """A method by its name in `METHODS`, with options of its parts changed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+_POSITIONS = re.compile(r"(^|\.)(position_embeddings|embed_positions|positions_embed|wpe)$")
 
 
 def is_image_model(model: nn.Module) -> bool:
@@ -144,7 +147,54 @@ def first_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return args[0] if args else next(iter(kwargs.values()))
 
 
+@contextmanager
+def loading(argument: str, name: str) -> Iterator[None]:
+    """A block that loads a model by its path or its name on the Hub.
+
+    Raises:
+        ValueError: for what cannot be loaded, with the argument that named it.
+    """
+    path, given = Path(name).expanduser(), f"{argument}={name!r}"
+    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise ValueError(f"{given} is not there: pass a folder, or a name on the Hub such as bert-base-uncased.")
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        what = "holds no model that can be loaded" if path.exists() else "is no folder, nor loaded from the Hub"
+        raise ValueError(f"{given} {what}: {reason}") from error
+
+
 def public_name(model_name_or_path: str) -> str:
     """A Hub name as it is; of a local path only the last part."""
     path = Path(model_name_or_path)
     return path.resolve().name if path.exists() or path.is_absolute() else model_name_or_path
+
+
+def vocabulary(model: nn.Module) -> int | None:
+    """The number of ids that a text model's embedding holds; None where it is no plain table."""
+    try:
+        embedding: Any = unwrap(model).get_input_embeddings()  # type: ignore[operator]
+    except (NotImplementedError, AttributeError):
+        return None  # transformers' way of saying that a model reads no ids
+    embedding = under_peft(embedding) if isinstance(embedding, nn.Module) else None
+    is_table = isinstance(embedding, nn.Embedding) and type(embedding).forward is nn.Embedding.forward
+    return embedding.num_embeddings if is_table else None
+
+
+def longest_input(model: nn.Module) -> tuple[int | None, bool]:
+    """How many tokens a text model has positions for, and whether more of them are an error in its forward.
+
+    Learned positions are a table, which ends; elsewhere the number is what the configuration says that the model was
+    trained on. None where nothing is known.
+    """
+    inner = unwrap(model)
+    config: Any = getattr(inner, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    told = getattr(config, "max_position_embeddings", None)
+    told = told if isinstance(told, int) and told > 0 else None
+    named = [m for name, m in inner.named_modules() if _POSITIONS.search(name) and isinstance(m, nn.Embedding)]
+    first = [getattr(m, "offset", 0 if m.padding_idx is None else m.padding_idx + 1) for m in named]
+    tables = [module.num_embeddings - offset for module, offset in zip(named, first, strict=True)]
+    counts_anew = getattr(config, "reset_position_index_per_cell", False)  # tapas
+    return (min([*tables, *([told] if told else [])]), not counts_anew) if tables else (told, False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from hf_logitmix.arguments import METHOD_OPTIONS, MixTrainingArguments
-from hf_logitmix.methods import Method, get_method
+from hf_logitmix.methods import Method, as_method
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -52,7 +52,7 @@ class SearchMixin(_Base):
                 "leave that out, and set it in the arguments."
             )
         given = self._method_given or drawn or "logitmix"
-        method = get_method(given) if isinstance(given, str) else given
+        method = as_method(given)
         for name in METHOD_OPTIONS:
             if getattr(self.args, name) is not None and name not in method.options:
                 logger.info("%s has no %s: this trial goes without.", given, name)

@@ -13,15 +13,16 @@ from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from hf_logitmix import check_data, checks, other_libraries
+from hf_logitmix import checks, other_libraries
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.auxiliary import AuxiliaryLoss
+from hf_logitmix.checked_data import CheckedDataMixin
 from hf_logitmix.checkpoints import ResumeMixin
 from hf_logitmix.collator import MixCollator
 from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.last_batch import LastBatchMixin
-from hf_logitmix.methods import Method, get_method
+from hf_logitmix.methods import Method, as_method
 from hf_logitmix.models import unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.plan import MixPlan
@@ -36,7 +37,9 @@ from hf_logitmix.training_set import TrainingSet
 logger = logging.getLogger(__name__)
 
 
-class MixTrainerMixin(ResumeMixin, ProvenanceMixin, PushMixin, SearchMixin, StepsMixin, ExtrasMixin, LastBatchMixin):
+class MixTrainerMixin(
+    ResumeMixin, ProvenanceMixin, PushMixin, SearchMixin, StepsMixin, ExtrasMixin, LastBatchMixin, CheckedDataMixin
+):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
     Training: labels are taken out of the batch, a plan is drawn (or taken from the batch keys ``partner`` and ``lam``),
@@ -77,7 +80,9 @@ class MixTrainerMixin(ResumeMixin, ProvenanceMixin, PushMixin, SearchMixin, Step
         self._rehearse_given = rehearse
         self._is_rehearsed = False
         self._extras = nn.ModuleDict()
-        other_libraries.check_class(type(kwargs.get("model", args[0] if args else None)))
+        given = kwargs.get("model", args[0] if args else None)
+        other_libraries.check_class(type(given))
+        checks.check_model(given)
         super().__init__(*args, **kwargs)
         if self.compute_loss_func is not None:
             raise ValueError("compute_loss_func would replace the method's loss: leave it out, or use Trainer.")
@@ -98,8 +103,7 @@ class MixTrainerMixin(ResumeMixin, ProvenanceMixin, PushMixin, SearchMixin, Step
         checks.check_head(self.model)
         if isinstance(self.data_collator, MixCollator):
             checks.check_plan_in_batch(self.args, is_dispatched=False)
-        if self.args.remove_unused_columns and not check_data.makes_its_own_batch(self.data_collator):
-            check_data.check_columns("train_dataset", self.train_dataset, self.model)
+        self._check_data()
         self._labels_are_checked = checks.check_datasets(self.train_dataset, self.eval_dataset, self.model)
         self._resolve_method()
 
@@ -108,8 +112,7 @@ class MixTrainerMixin(ResumeMixin, ProvenanceMixin, PushMixin, SearchMixin, Step
         given, named = self._method_given, getattr(self.args, "method", None)
         if given is not None and named is not None and given != named:
             raise ValueError(f"method={given} and args.method={named!r} name two methods: pass one of them.")
-        given = given or named or "logitmix"
-        method = get_method(given) if isinstance(given, str) else given
+        method = as_method(next(one for one in (given, named, "logitmix") if one is not None))
         options: dict[str, Any] = self.args.method_options() if isinstance(self.args, MixTrainingArguments) else {}
         method = method.with_options(**options) if options else method
         smoothing = self.args.label_smoothing_factor
@@ -194,6 +197,7 @@ class MixTrainerMixin(ResumeMixin, ProvenanceMixin, PushMixin, SearchMixin, Step
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        checks.check_parameters(self.model, self.is_deepspeed_enabled)
         self._prepare_method()
         self._begin_steps()
         self._loss_was_asked = False
@@ -242,7 +246,7 @@ class MixTrainerMixin(ResumeMixin, ProvenanceMixin, PushMixin, SearchMixin, Step
         if isinstance(labels := inputs.get("labels"), Tensor):
             checks.note_multi_label(self.model, labels)
             num_labels, problem_type = checks.head_of(self.model)
-            if problem_type == "multi_label_classification":
+            if problem_type == "multi_label_classification" or labels.dtype == torch.bool:
                 inputs["labels"] = checks.as_labels(labels, num_labels, problem_type)
         config = getattr(unwrap(self.model), "config", None)
         before = getattr(config, "problem_type", None)

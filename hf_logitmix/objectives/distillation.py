@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from hf_logitmix.models import call, is_image_model, public_name, under_peft_model, unwrap
+from hf_logitmix.models import call, is_image_model, loading, public_name, under_peft_model, unwrap
 from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
 from hf_logitmix.objectives.cross_entropy import cross_entropy
 from hf_logitmix.output import MixedOutput
@@ -91,7 +91,8 @@ class Distillation(Objective):
             raise ValueError("the teacher is the model itself: pass a copy, or another model.")
         if isinstance(teacher, (str, Path)):
             kind = AutoModelForImageClassification if is_image_model(student) else AutoModelForSequenceClassification
-            teacher, loaded = kind.from_pretrained(teacher, dtype=torch.float32, output_loading_info=True)
+            with loading("teacher", str(teacher)):
+                teacher, loaded = kind.from_pretrained(teacher, dtype=torch.float32, output_loading_info=True)
             if loaded["missing_keys"]:
                 raise ValueError(
                     f"teacher={self.name!r} lacks {', '.join(sorted(loaded['missing_keys'])[:3])}, so its head knows "
