@@ -27,7 +27,7 @@ import hf_logitmix.vision.train as script
 from glue_runs import run_glue
 from glue_runs.data import with_validation
 from glue_runs.experiment import GlueTrainer
-from hf_logitmix import MixTrainer
+from hf_logitmix import MixTrainer, MixTrainingArguments
 from hf_logitmix.runs import Run
 from hf_logitmix.splits import hold_out
 
@@ -182,7 +182,8 @@ PLATEAU = ["--lr_scheduler_type", "reduce_lr_on_plateau", "--eval_strategy", "ep
 def test_stopping_early_is_a_choice(tmp_path):
     options = {"eval_strategy": "steps", "metric_for_best_model": "loss"}
     data = examples(8)
-    trainer = MixTrainer(tiny_bert(), arguments(tmp_path, **options), train_dataset=data, eval_dataset=data)
+    args = arguments(tmp_path, MixTrainingArguments, **options)
+    trainer = MixTrainer(tiny_bert(), args, train_dataset=data, eval_dataset=data)
     own = {"scores": None, "read": None, "label_names": (), "base_model": None, "task": "t", "data": "d"}
     assert Run(trainer, **own).results["selected_on"] is None  # a metric alone keeps a checkpoint and chooses none
     trainer.add_callback(EarlyStoppingCallback())
