@@ -403,7 +403,7 @@ def test_no_teacher_is_refused_at_once(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(ValueError, match=r"teacher=.*nowhere' is not there"):
         train(tmp_path, teacher=str(tmp_path / "nowhere"))
 
 

@@ -129,7 +129,7 @@ class Pooled(nn.Module):
         self.conv, self.norm, self.head = nn.Conv2d(3, 4, 5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.head(self.norm(self.conv(pixels).mean((2, 3))))
+        return self.head(self.norm(self.conv(pixels).relu().mean((2, 3))))
 
 
 def test_batch_normalisation_itself_refuses_one_value():

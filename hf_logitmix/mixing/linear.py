@@ -106,8 +106,8 @@ class Linear(Mixing):
 def warn_of_linear_head(place: str) -> None:
     """Warn that LogitMix has nothing to teach at a level."""
     warnings.warn(
-        f"{place} mixes right before a linear head, which gives the mixed logits by itself: a similarity loss "
-        "is zero there up to dropout and teaches nothing. Pass level='embedding'.",
+        f"{place} has nothing but a linear head after it, which gives the mixed logits by itself: a similarity loss is "
+        "zero there up to dropout and teaches nothing. Mix at an earlier level, or train with another objective.",
         UserWarning,
         stacklevel=3,
     )
