@@ -25,7 +25,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.train import ImageRunArguments
-from hf_logitmix.vision.transforms import Augmentation, image_transform
+from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, image_transform
 
 QUIET = {"use_cpu": True, "disable_tqdm": True, "logging_strategy": "steps", "logging_steps": 1, "report_to": "none"}
 
@@ -182,6 +182,31 @@ def test_what_a_search_draws_is_read_and_possible(tmp_path, drawn):
 
 def test_a_search_over_options_of_timm_trains_what_it_draws(tmp_path):
     assert searched(tmp_path, {"momentum": 0.3}).optimizer.param_groups[0]["momentum"] == 0.3
+
+
+def test_augmentation_follows_the_arguments(tmp_path):
+    """Of each training, as a search changes them: whole images, and a corner of them, which evaluation crops too."""
+    args = image_arguments(tmp_path, no_aug=True, max_steps=1)
+    trainer = trainer_of(Tiny(), args, data=images(8), eval_dataset=images(8))
+    whole = trainer.train_dataset[0]["pixel_values"]
+    args.no_aug, args.scale, args.hflip, args.crop_pct = False, [0.1, 0.2], 0.0, 0.5
+    trainer.train()
+    transform = image_transform(32, MEAN, STD, is_training=True, args=Augmentation(scale=[0.1, 0.2], hflip=0.0))
+    assert not torch.equal(trainer.train_dataset[0]["pixel_values"], whole)
+    by_hand = AugmentedSet(images(8), transform, args.seed)
+    assert torch.equal(trainer.train_dataset[0]["pixel_values"], by_hand[0]["pixel_values"])
+    middle = image_transform(32, MEAN, STD, is_training=False, crop_pct=0.5)(images(8).images[0])
+    assert torch.equal(trainer.eval_dataset[0]["pixel_values"], middle)
+
+
+def test_images_may_be_changed_between_two_trainings(tmp_path):
+    trainer = trainer_of(Tiny(), image_arguments(tmp_path, no_aug=True, max_steps=1), data=images(8))
+    trainer.train()
+    trainer.train_dataset = images(24)
+    trainer.train()
+    assert len(trainer.train_dataset) == 24
+    expected = image_transform(32, MEAN, STD, is_training=False, crop_pct=1.0)(images(24).images[0])
+    assert torch.equal(trainer.train_dataset[0]["pixel_values"], expected)
 
 
 def test_the_card_of_trainers_names_the_schedule_that_was_used(tmp_path):

@@ -32,7 +32,7 @@ from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.ema import EmaMixin
 from hf_logitmix.vision.images import ImageSet, Transform, check_contrast, check_sizes, collate_images
 from hf_logitmix.vision.models import input_config
-from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, drawn_from, image_transform
+from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, EvaluatedSet, drawn_from, image_transform
 from hf_logitmix.vision.wrap import BareClassifier, as_classifier, file_state, inner_module
 
 
@@ -99,32 +99,38 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
             method=method,
             **kwargs,
         )
-        data = self.train_dataset
-        if isinstance(data, ImageSet) and data.transform is None:
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            self.train_dataset = AugmentedSet(data, self._transform(is_training=True), seed)
+        self._prepare_images()
+        if isinstance(self.train_dataset, AugmentedSet):
             self._resolve_method()  # again, because the statistics of the images are known now
             if not self.is_deepspeed_enabled:
                 self._try_images()
-        elif data is not None and isinstance(self.args, Augmentation):
-            self._check_unread(self.args)
-        self.eval_dataset = _each(self.eval_dataset, self._readable)
         if not self._own_collator:
             self._look_at_images()
         self.add_callback(_NewEpoch())
-
-    @staticmethod
-    def _check_unread(args: Augmentation) -> None:
-        if unread := args.of_training():
-            raise ValueError(
-                f"train_dataset makes its images itself, so that nobody would read {', '.join(unread)}: leave that "
-                "out, or pass images without a transform."
-            )
 
     def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
         return as_classifier(super().call_model_init(*args, **kwargs), self._num_labels)
 
     # ---- images --------------------------------------------------------------------------------------------------
+
+    def _prepare_method(self) -> None:
+        self._prepare_images()  # again, because the arguments or the data may have been changed
+        super()._prepare_method()
+
+    def _prepare_images(self) -> None:
+        """Give images the transforms that the arguments ask for."""
+        data = self.train_dataset = as_image_set(self.train_dataset, needs_labels=True, own_collator=self._own_collator)
+        if isinstance(data, AugmentedSet):
+            data.transform = self._transform(is_training=True)
+        elif _is_raw(data):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            self.train_dataset = AugmentedSet(data, self._transform(is_training=True), seed)
+        elif data is not None and isinstance(self.args, Augmentation) and (unread := self.args.of_training()):
+            raise ValueError(
+                f"train_dataset makes its images itself, so that nobody would read {', '.join(unread)}: leave that "
+                "out, or pass images without a transform."
+            )
+        self.eval_dataset = _each(self.eval_dataset, self._readable)
 
     def _inputs(self) -> dict[str, Any]:
         """Size, statistics and so on of the images: what was passed, over what the model tells."""
@@ -159,7 +165,9 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
     def _readable(self, data: Any) -> Any:
         """Data to evaluate on, with a transform."""
         data = self._as_image_set(data)
-        return data.with_transform(self._transform(is_training=False)) if _is_raw(data) else data
+        if not _is_raw(data):
+            return data
+        return EvaluatedSet(data.images, data.labels, self._transform(is_training=False), data.fingerprint)
 
     def _look_at_images(self) -> None:
         """Look at a few images as the model will read them: of one size, and those to train on not all alike."""
@@ -231,7 +239,7 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
     def _training_set(self) -> TrainingSet:
         found = super()._training_set()
         if isinstance(found.dataset, AugmentedSet):
-            found = replace(found, dataset=found.dataset.with_transform(self._transform(is_training=False)))
+            found = replace(found, dataset=self._readable(found.dataset))
         return found
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
@@ -331,7 +339,7 @@ class TimmSchedule:
 
 def _is_raw(data: Any) -> bool:
     """Whether images are ours to transform."""
-    return isinstance(data, AugmentedSet) or (isinstance(data, ImageSet) and data.transform is None)
+    return isinstance(data, (AugmentedSet, EvaluatedSet)) or (isinstance(data, ImageSet) and data.transform is None)
 
 
 def _each(data: Any, change: Any) -> Any:

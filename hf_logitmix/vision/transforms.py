@@ -202,6 +202,10 @@ class AugmentedSet(ImageSet):
             return super().__getitem__(index)
 
 
+class EvaluatedSet(ImageSet):
+    """Images with the transform that a trainer reads them with in evaluation."""
+
+
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
     """A block whose random numbers come from a seed; those outside are as if the block were not there."""
