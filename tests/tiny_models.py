@@ -180,7 +180,7 @@ SPECIAL: dict[str, Any] = {
     **_each(ALL_HEADS, "axk1", "deepseek_v2", "deepseek_v3", "minicpm3", "mistral4", "esmc"),
     "cohere_compass_text": {
         **SLIDING,
-        "rope_parameters": {"full_attention": NO_ROPE, "sliding_attention": NO_ROPE},
+        "rope_parameters": _each({**NO_ROPE, "mrope_section": [1, 1, 2]}, "full_attention", "sliding_attention"),
     },
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "gptj": {"rotary_dim": 4},
