@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from architectures import MODEL_TYPES
+from architectures import MODEL_TYPES, NEEDS_OTHER_PACKAGES
 from conftest import Lazy, examples, tiny_bert, tiny_vit
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from test_trainer import arguments, collate_pairs, weights
@@ -407,7 +407,7 @@ def test_the_longest_input_is_where_the_forward_ends(tmp_path, kind, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", MODEL_TYPES)
+@pytest.mark.parametrize("kind", [kind for kind in MODEL_TYPES if kind not in NEEDS_OTHER_PACKAGES])
 def test_every_architecture_takes_as_much_as_it_says(kind):
     """Where more is an error by our word, the forward takes that many tokens and not one more."""
     model = tiny_model(kind)
