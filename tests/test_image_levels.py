@@ -197,6 +197,8 @@ def test_levels_are_layers_each_of_them_once(architecture, count):
 
     with torch.device("meta"):
         model = timm.create_model(architecture, num_classes=3)
+    if not hasattr(model, "feature_info"):
+        pytest.skip(f"this release of timm does not tell the features of {architecture}")
     layers = sites(as_classifier(model)).layers
     assert len(layers) == len({id(layer) for layer in layers}) == count
     assert model not in layers

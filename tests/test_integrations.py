@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import examples, tiny_bert
 from datasets import Dataset
+from packaging.version import Version
 from test_trainer import InOrder, arguments, collate_pairs, data_without_types, loss_by_hand, weights
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -145,6 +146,8 @@ def goes_without_us(model) -> bool:
 @pytest.mark.parametrize("method", ["mixup", "logitmix"])
 def test_adapters_equal_a_loop_by_hand(tmp_path, kind, method):
     """Through inputs_embeds of the adapted model, with losses written out; nothing but the adapter and head moves."""
+    if kind == "prefix tuning" and Version(pytest.importorskip("peft").__version__) < Version("0.21"):
+        pytest.skip("this release of PEFT takes no inputs_embeds, which the loop by hand needs, beside a prefix")
     rows, model, by_hand = data_without_types(8), adapted(kind), adapted(kind)
     options = {"method": method, "train_dataset": rows, "data_collator": collate_pairs}
     if not goes_without_us(model):
