@@ -21,7 +21,7 @@ CORE = {
     "scikit-learn": ">=1.3",
     "matplotlib": ">=3.8",
 }
-VISION = {"timm": ">=1.0.15", "torchvision": ">=0.22"}
+VISION = {"timm": ">=1.0.27", "torchvision": ">=0.22"}
 
 
 def require(bounds: Mapping[str, str], package: str) -> None:
