@@ -116,7 +116,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=devices):
             yield
     finally:
-        torch.clear_autocast_cache()  # of weights that were cast without gradients
+        torch.clear_autocast_cache()  # of weights cast without gradients, which torch 2.7 would go on with
 
 
 def call(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> Tensor:

@@ -124,7 +124,7 @@ def truth_gap(model: PreTrainedModel) -> float:
     """Against a copy of the model whose embedding table holds every mixed vector as a token of its own.
 
     Raises:
-        Unsupported: where the ids are not rows of one table.
+        Unsupported: where the ids are not rows of one table, or a row has no logits of its own.
     """
     try:
         table = model.get_input_embeddings().weight
@@ -137,6 +137,9 @@ def truth_gap(model: PreTrainedModel) -> float:
     inputs = inputs_of(model, lengths)
     inputs.pop("token_type_ids", None)
     ids, mask = inputs[model.main_input_name], inputs["attention_mask"]
+    alone = [model(**{name: value[i : i + 1] for name, value in inputs.items()}).logits[0] for i in range(BATCH)]
+    if not gap(torch.stack(alone), model(**inputs).logits) < TOLERANCE:
+        raise Unsupported("a padded row has other logits alone than in its batch")
     expected = []
     for i, (j, lam) in enumerate(zip(PAIRS.partner.tolist(), PAIRS.lam.tolist(), strict=True)):
         grown = copy.deepcopy(model)

@@ -18,7 +18,10 @@ from hf_logitmix.mixing.sites import levels, sites
 TEXT = (Path(__file__).parents[1] / "docs" / "architectures.md").read_text()
 TABLE = rows_of(TEXT)
 IS_OF_THIS_VERSION = f"transformers {transformers.__version__}:" in TEXT
-ELSEWHERE: dict[str, str] = {}  # rows of other releases of transformers than the table's
+ELSEWHERE = {  # rows of other releases of transformers than the table's
+    "doge": "| doge | embedding, hidden:1, hidden:2 | pooled: the head scores every token | not compared: a padded row "
+    "has other logits alone than in its batch |",  # 5.9
+}
 
 
 QUICK = ("bert", "deberta-v2", "gpt2", "llama", "t5", "xlnet", "zamba2")

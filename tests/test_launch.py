@@ -100,6 +100,31 @@ def test_an_average_ends_with_the_same_statistics_of_batches_in_each_process(tmp
         torch.testing.assert_close(second["model"][name], value, atol=1e-6, rtol=1e-6, msg=name)
 
 
+REFUSED = """\
+import sys
+from test_rehearsal import Trained, pictures
+from test_trainer import arguments
+from hf_logitmix import MixTrainer, get_method
+
+method = get_method("logitmix", level="hidden:2")
+MixTrainer(Trained(), arguments(sys.argv[1], max_steps=4), method=method, train_dataset=pictures(32)).train()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_refuse_a_level_together(tmp_path):
+    """None is left waiting for the other."""
+    (script := tmp_path / "refused.py").write_text(REFUSED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", str(HERE.parent))])
+    command = [*TORCHRUN, "--log-dir", str(tmp_path), "--redirects", "2", str(script), str(tmp_path / "out")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode != 0
+    errors = [path.read_text() for path in tmp_path.rglob("stderr.log")]
+    assert len(errors) == 2
+    assert all("Trained is not mixed right at level='hidden:2'" in text for text in errors)
+
+
 @pytest.mark.slow
 def test_the_readmes_accelerate_command_starts_two_processes(tmp_path, alone):
     found = re.search(r"`accelerate launch(.*?) your_script.py`", README, flags=re.DOTALL).group(1).split()

@@ -113,6 +113,16 @@ class OfTheWholeBatch(nn.Module):
         return self.head(self.norm(pixel_values).flatten(1))
 
 
+class LooksAcross(Shortcut):
+    """Of four rows the first two see the last two."""
+
+    def forward(self, pixel_values):
+        beside = pixel_values.clone()
+        if len(pixel_values) == 4:
+            beside[:2] = pixel_values[2:]
+        return self.head(self.layers[0]((pixel_values + beside).flatten(1)).tanh())
+
+
 def bert(kind):
     torch.manual_seed(0)
     return kind(tiny_bert().config)
@@ -138,6 +148,12 @@ def test_what_mixes_a_part_is_refused(model, inputs, mixing, message, rows):
     with pytest.raises(ValueError, match=message) as error:
         mixed_forward(model, inputs, MixPlan(torch.arange(5), torch.ones(5)), mixing=mixing, rows=rows, rehearse=True)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_clean_rows_that_change_are_refused():
+    with pytest.raises(ValueError, match=r"LooksAcross .*clean rows are not what a plain forward gives"):
+        rehearse(LooksAcross(), IMAGES, Linear(), "both")
+    rehearse(LooksAcross(), IMAGES, Linear(), "mixed")
 
 
 @pytest.mark.filterwarnings("ignore:.*linear head")
@@ -263,7 +279,12 @@ def test_gradients_under_autocast_are_as_without():
 
 def test_it_costs_a_few_forwards_of_two_rows():
     model, seen = tiny_bert(), []
-    model.register_forward_pre_hook(lambda m, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True)
+
+    def note(module, args, kwargs):
+        assert not torch.is_grad_enabled()
+        seen.append(len(kwargs["input_ids"]))
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
     rehearse(model, batch_of(examples(40)), Linear(), "mixed")
     assert seen == [8, 2, 4, 2]
     seen.clear()
