@@ -50,7 +50,8 @@ def test_mixing_holds(name):
 
 
 @pytest.mark.parametrize(
-    "module", [name if name == "selecsls" else pytest.param(name, marks=pytest.mark.slow) for name in sorted(TIMM)]
+    "module",
+    [name if name == "vision_transformer" else pytest.param(name, marks=pytest.mark.slow) for name in sorted(TIMM)],
 )
 def test_mixing_holds_on_timm(module):
     timm = pytest.importorskip("timm")
