@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_logitmix.models import unwrap
-from hf_logitmix.objectives import Loss
+from hf_logitmix.objectives import Term, Terms
 
 
 class AuxiliaryLoss:
@@ -25,7 +25,7 @@ class AuxiliaryLoss:
         self._seen: list[Tensor] = []
 
     @contextmanager
-    def attached(self, model: nn.Module) -> Iterator[None]:
+    def install(self, model: nn.Module) -> Iterator[None]:
         """Listen to the model's outputs for the length of a block."""
         handle = unwrap(model).register_forward_hook(self._listen)
         try:
@@ -34,13 +34,13 @@ class AuxiliaryLoss:
             handle.remove()
             self._seen.clear()
 
-    def take(self) -> Loss:
-        """The loss of the forwards since the last call, and the term for the log; zero and none if there was none."""
+    def take(self) -> Terms:
+        """The loss of the forwards since the last call as a term; none if there was none."""
         if not self._seen:
-            return Loss(torch.zeros(()), {})
+            return {}
         mean = torch.stack(self._seen).mean()
         self._seen.clear()
-        return Loss(mean, {"aux_loss": mean})
+        return {"aux_loss": Term(mean)}
 
     def _listen(self, module: nn.Module, args: Any, output: Any) -> None:
         value = output.get("aux_loss") if isinstance(output, Mapping) else getattr(output, "aux_loss", None)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import DataCollatorWithPadding, DefaultDataCollator, default_data_collator
 
-from hf_logitmix.checks import as_numbers, check_labels, head_of, label_column
+from hf_logitmix.checks import as_numbers, check_labels, label_column, label_spec
 from hf_logitmix.collator import MixCollator
 from hf_logitmix.models import longest_input, under_peft_model, unwrap, vocabulary
 from hf_logitmix.other_libraries import why_no_labels
@@ -71,7 +71,7 @@ def check_range(name: str, data: Any, model: nn.Module, collator: Any) -> None:
     labels = None if _pads(collator) is None else label_column(data)
     if labels is None or not len(labels):
         return
-    num_labels, problem_type = head_of(model)
+    num_labels, problem_type = label_spec(model)
     if (labels == -1).all():
         raise ValueError(
             f"{name}: every label is -1, as in a test split without labels: leave the column out, "
@@ -157,7 +157,7 @@ def _check_labels(name: str, data: Any, columns: list[str], model: nn.Module) ->
     column = next((label for label in _LABELS if label in columns), None)
     if column is None or (isinstance(data, datasets.Dataset) and _are_integers(data, column)):
         return
-    num_labels, problem_type = head_of(model)
+    num_labels, problem_type = label_spec(model)
     values = data.with_format(None)[column][:] if isinstance(data, datasets.Dataset) else [row[column] for row in data]
     for number, value in enumerate(values):
         of = f"{name}: label {value!r} of example {number}"

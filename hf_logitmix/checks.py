@@ -14,6 +14,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.models.auto import modeling_auto
 
 from hf_logitmix.models import under_peft_model, unwrap
+from hf_logitmix.part import LabelSpec
 
 _OTHER_HEADS = {
     "multiple choice": modeling_auto.MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES,
@@ -89,7 +90,7 @@ def check_head(model: nn.Module) -> None:
             )
 
 
-def head_of(model: nn.Module) -> tuple[int, str]:
+def label_spec(model: nn.Module) -> LabelSpec:
     """Number of outputs and problem type of a classification model, by the rules of transformers.
 
     Raises:
@@ -103,7 +104,7 @@ def head_of(model: nn.Module) -> tuple[int, str]:
     problem_type = problem_type or ("regression" if num_labels == 1 else "single_label_classification")
     if problem_type == "regression" and num_labels > 1:
         raise ValueError(f"regression with num_labels={num_labels} is not supported: use a model with one output.")
-    return num_labels, problem_type
+    return LabelSpec(num_labels, problem_type)
 
 
 def note_multi_label(model: nn.Module, labels: Any) -> None:
@@ -188,7 +189,7 @@ def check_datasets(train: Any, evaluation: Any, model: nn.Module) -> bool:
     train_labels = label_column(train)
     if train_labels is not None:
         note_multi_label(model, train_labels)
-    num_labels, problem_type = head_of(model)
+    num_labels, problem_type = label_spec(model)
     named = evaluation.items() if isinstance(evaluation, dict) else [("", evaluation)]
     datasets = {"train_dataset": train, **{f"eval_dataset {name}".strip(): data for name, data in named}}
     for name, data in datasets.items():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer
 
-from hf_logitmix.methods import Method
+from hf_logitmix.method import MethodInTraining
 
 if TYPE_CHECKING:
 
@@ -27,7 +27,7 @@ FILE_NAME = "hf_logitmix_extras.safetensors"
 
 
 class ExtrasMixin(_Base):
-    """Trains the modules of ``Method.learned`` along with the model.
+    """Trains the modules of ``MethodInTraining.learned`` along with the model.
 
     They stay outside the model, so that its file, its name space and its wrappers know nothing of them. Their
     gradients are averaged over processes here; weights of linear layers decay as the model's do, nothing else decays.
@@ -37,20 +37,20 @@ class ExtrasMixin(_Base):
     _extras: nn.ModuleDict
     _targets_lr: float | None = None
 
-    def _use_extras(self, method: Method) -> None:
-        """Take over what a method, once prepared, learns."""
+    def _use_extras(self, method: MethodInTraining) -> None:
+        """Take over what a method learns."""
         self._extras = method.learned.to(self.args.device)
         self._targets_lr = method.targets.targets_lr
         if not len(self._extras):
             return
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(
-                f"{method} learns parameters beside the model, which FSDP and DeepSpeed would leave out of their "
+                f"{method.method} learns parameters beside the model, which FSDP and DeepSpeed would leave out of their "
                 "optimizer: use DistributedDataParallel (torchrun or accelerate launch without them)."
             )
         if self.optimizer is not None and self.lr_scheduler is not None and not self._created_lr_scheduler:
             raise ValueError(
-                f"{method} learns parameters beside the model, which a ready-made lr_scheduler does not know: pass "
+                f"{method.method} learns parameters beside the model, which a ready-made lr_scheduler does not know: pass "
                 "optimizers=(optimizer, None), or set optim and lr_scheduler_type in the arguments."
             )
         with torch.no_grad():

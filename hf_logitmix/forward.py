@@ -7,11 +7,14 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
+from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Linear, Mixing
 from hf_logitmix.models import call
 from hf_logitmix.output import MixedOutput, Rows
-from hf_logitmix.plan import MixPlan, check_plan
+from hf_logitmix.pairing.base import first_tensor
+from hf_logitmix.pairing.plan import MixPlan, check_plan
 from hf_logitmix.rehearsal import rehearse as try_on_two_rows
+from hf_logitmix.step import OutsideTraining, Step
 
 
 def mixed_forward(
@@ -21,6 +24,9 @@ def mixed_forward(
     *,
     mixing: Mixing | None = None,
     rows: Rows = "both",
+    labels: Tensor | None = None,
+    step: Step | None = None,
+    criterion: Criterion | None = None,
     rehearse: bool = False,
 ) -> MixedOutput:
     """Run a model once over a batch and its mixed rows, in training or evaluation mode, with or without gradients.
@@ -36,6 +42,9 @@ def mixed_forward(
         mixing: how; None is linear at the input, that is at the token embeddings, or the pixels.
         rows: ``both`` is one forward over B + M rows; ``mixed`` costs M rows at the embedding (B + M at other levels);
             ``clean`` is an ordinary forward.
+        labels: of the batch, for a mixing that looks at them (PuzzleMix).
+        step: where in training this is; None is no training run, with random numbers from torch's global generator.
+        criterion: of the loss that such a mixing looks at; None is the one that fits the labels.
         rehearse: before that, try on two rows of the batch whether this model is mixed as it should be; see
             `hf_logitmix.rehearsal.rehearse`. Once before training is enough.
 
@@ -54,18 +63,17 @@ def mixed_forward(
         raise ValueError(
             "inputs hold `labels`: take them out and give them to the loss, mixed rows have none of their own."
         )
-    first = next((value for value in inputs.values() if isinstance(value, Tensor) and value.dim()), None)
-    if first is None:
-        raise ValueError(f"inputs hold no tensor, only {', '.join(inputs) or 'nothing'}: pass a batch.")
-    if not 0 < len(plan.partner) <= len(first) or plan.lam.shape != plan.partner.shape:
+    first = first_tensor(inputs)
+    if not 0 < len(plan.partner) <= len(first):
         raise ValueError(
-            f"a plan of {len(plan.partner)} partners and {len(plan.lam)} lam does not fit a batch of {len(first)}: "
-            "pass one partner and one lam a mixed row, at least one row and at most the batch."
+            f"a plan of {len(plan.partner)} rows does not fit a batch of {len(first)}: pass at least one row and at "
+            "most the batch."
         )
     check_plan(plan, len(first))
     if rows == "clean":
         return MixedOutput(call(model, inputs, len(first)), None, plan)
     mixing = Linear() if mixing is None else mixing
     if rehearse:
-        try_on_two_rows(model, inputs, mixing, rows)
-    return mixing.forward(model, inputs, plan.to(first.device), rows)
+        try_on_two_rows(model, inputs, mixing, rows, labels, criterion)
+    step = OutsideTraining() if step is None else step
+    return mixing(model, inputs, plan.to(first.device), rows, step=step, labels=labels, criterion=criterion)

@@ -105,7 +105,7 @@ class LastBatchMixin(_Base):
 
     def get_train_dataloader(self) -> DataLoader:
         loader = super().get_train_dataloader()
-        if self._train_batch_size == 1 and self.method.mixing.mixes:
+        if self._train_batch_size == 1 and self.method.mixes:
             raise ValueError(
                 "per_device_train_batch_size=1: an example would meet itself alone, so nothing would be mixed: pass at "
                 "least 2 (with fewer gradient_accumulation_steps a step stays as large), or method='vanilla'."
@@ -139,7 +139,7 @@ class LastBatchMixin(_Base):
                 "%d of %d training examples do not fill a batch and are left out of each epoch (dataloader_drop_last).",
                 *(left_out, count),
             )
-        if smallest == 1 and self.method.mixing.mixes:
+        if smallest == 1 and self.method.mixes:
             logger.warning(
                 "the last batch of an epoch holds one example, which meets itself and is not mixed: "
                 "dataloader_drop_last=True leaves it out."

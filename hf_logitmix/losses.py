@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from hf_logitmix.objectives import LogitMix, MixedCrossEntropy, MixedOutput
-from hf_logitmix.objectives.lamix import lamix
-from hf_logitmix.plan import MixPlan, check_plan
+from hf_logitmix.criteria import RowLoss, criterion_of
+from hf_logitmix.objectives import LogitMix, MixedOutput, total_of
+from hf_logitmix.objectives.lamix import with_soft_label
+from hf_logitmix.pairing.plan import MixPlan, check_plan
+from hf_logitmix.part import LabelSpec
 
 
 class LogitMixLoss(NamedTuple):
@@ -60,8 +62,10 @@ def logitmix_loss(
     """
     check_plan(plan, len(logits))
     objective = LogitMix(weights=weights, similarity=similarity)
-    total, terms = objective(MixedOutput(logits, mixed_logits, plan), labels, targets)
-    return LogitMixLoss(total, **terms)
+    kind = "other" if labels.is_floating_point() else "single_label_classification"
+    objective.check(None, LabelSpec(logits.shape[-1], kind))
+    terms = objective(MixedOutput(logits, mixed_logits, plan), labels, _row_loss(labels, targets), {})
+    return LogitMixLoss(total_of(terms), **{name: term.rows.mean() for name, term in terms.items()})
 
 
 def mixed_cross_entropy(
@@ -79,7 +83,7 @@ def mixed_cross_entropy(
         ValueError: for targets without class ids, and labels or a plan out of range.
     """
     check_plan(plan, len(labels))
-    return MixedCrossEntropy()(MixedOutput(None, mixed_logits, plan), labels, targets).total
+    return _row_loss(labels, targets).mixed(mixed_logits, labels, plan).mean()
 
 
 def lamix_loss(
@@ -115,4 +119,9 @@ def lamix_loss(
     if not 0 <= beta <= 1:
         raise ValueError(f"beta={beta} is outside [0, 1]: it is the share of the given labels in the target.")
     check_plan(plan, len(labels))
-    return lamix(logits, soft_label_logits, labels, plan, beta=beta, targets=targets).mean()
+    local = _row_loss(labels, targets).mixed(logits, labels, plan)
+    return with_soft_label(local, logits, soft_label_logits, beta).mean()
+
+
+def _row_loss(labels: Tensor, targets: Tensor | None) -> RowLoss:
+    return RowLoss(criterion_of(labels), targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 _POSITIONS = re.compile(r"(^|\.)(position_embeddings|embed_positions|positions_embed|wpe)$")
-
-
-def is_image_model(model: nn.Module) -> bool:
-    """Whether the model's main input is an image."""
-    return getattr(model, "main_input_name", "input_ids") == "pixel_values"
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -198,3 +194,13 @@ def longest_input(model: nn.Module) -> tuple[int | None, bool]:
     tables = [module.num_embeddings - offset for module, offset in zip(named, first, strict=True)]
     counts_anew = getattr(config, "reset_position_index_per_cell", False)  # tapas
     return (min([*tables, *([told] if told else [])]), not counts_anew) if tables else (told, False)
+
+
+def warn_of_linear_head(place: str) -> None:
+    """Warn that LogitMix has nothing to teach at a level."""
+    warnings.warn(
+        f"{place} has nothing but a linear head after it, which gives the mixed logits by itself: a similarity loss is "
+        "zero there up to dropout and teaches nothing. Mix at an earlier level, or train with another objective.",
+        UserWarning,
+        stacklevel=3,
+    )

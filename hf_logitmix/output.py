@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from hf_logitmix.plan import MixPlan
+from hf_logitmix.pairing.plan import MixPlan
 
 Rows = Literal["clean", "mixed", "both"]
 
@@ -23,3 +23,8 @@ class MixedOutput(NamedTuple):
     logits: Tensor | None
     mixed_logits: Tensor | None
     plan: MixPlan
+
+
+def split(logits: Tensor, batch_size: int, plan: MixPlan) -> MixedOutput:
+    """The output of a forward over clean rows and, after them, mixed ones."""
+    return MixedOutput(logits[:batch_size], logits[batch_size:], plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import platform
@@ -23,7 +24,8 @@ from transformers.trainer_utils import has_length
 from hf_logitmix._version import __version__
 from hf_logitmix.checks import label_column
 from hf_logitmix.digest import digest, in_short
-from hf_logitmix.methods import METHODS, Method, options_of
+from hf_logitmix.method import Method
+from hf_logitmix.methods import METHODS
 from hf_logitmix.models import public_name
 from hf_logitmix.training_set import TrainingSet
 
@@ -120,7 +122,7 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     """In what two records differ that changes training, a phrase each; what only one of them knows is left out."""
     found = []
     for part in (part for part in own["options"] if part in saved["options"]):
-        was, now = saved["options"][part], own["options"][part]
+        was, now = flat(saved["options"][part]), flat(own["options"][part])
         names = ["type"] if was["type"] != now["type"] else [name for name in now if name in was]
         found += [
             f"{part if name == 'type' else name} was {was[name]} and is {now[name]}"
@@ -141,13 +143,25 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
 
 def for_trackers(record: Mapping[str, Any], method: Method) -> dict[str, Any]:
     """A method for a flat table of settings, with options under the names that `MixTrainingArguments` gives them."""
-    parts = record["options"]
+    parts = {name: flat(part) for name, part in record["options"].items()}
     options = {name: value for part in parts.values() for name, value in part.items() if name != "type"}
     return {
         "method": record["method"] or str(method),
         **{name: part["type"] for name, part in parts.items()},
         **options,
     }
+
+
+def flat(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's options in one table: of a field that holds options its type, and these beside it under their names."""
+    table: dict[str, Any] = {}
+    for name, value in part.items():
+        held = value if isinstance(value, Mapping) and "type" in value else {"type": value}
+        table[name] = held["type"]
+        for inner, number in held.items():
+            if inner != "type":
+                table[f"{name}.{inner}" if inner in table or inner in part else inner] = number
+    return table
 
 
 @contextmanager
@@ -196,4 +210,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, nn.Module):
         own = getattr(getattr(value, "config", None), "name_or_path", "")
         return f"{name} {public_name(own)}" if own else name
-    return {"type": name, **{option: _plain(getattr(value, option)) for option in options_of(value)}}
+    own = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    shown = [f.name for f in own if f.repr or f.metadata.get("option")]
+    return {"type": name, **{option: _plain(getattr(value, option)) for option in shown}}

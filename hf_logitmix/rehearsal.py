@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
+from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Linear, Mixing
-from hf_logitmix.mixing.linear import warn_of_linear_head
-from hf_logitmix.models import call, evaluating, find_classifier, first_of, name_of, unwrap
-from hf_logitmix.output import Rows
-from hf_logitmix.plan import MixPlan
+from hf_logitmix.models import call, evaluating, find_classifier, first_of, name_of, unwrap, warn_of_linear_head
+from hf_logitmix.output import MixedOutput, Rows
+from hf_logitmix.pairing.plan import MixPlan
+from hf_logitmix.step import Step
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,14 @@ _CANDIDATES = 8  # rows of the batch of which two are taken
 _SHARE = 2e-3  # of the distance between two rows, up to which logits are the same
 
 
-def rehearse(model: nn.Module, inputs: Mapping[str, Any], mixing: Mixing, rows: Rows = "both") -> None:
+def rehearse(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    mixing: Mixing,
+    rows: Rows = "both",
+    labels: Tensor | None = None,
+    criterion: Criterion | None = None,
+) -> None:
     """Try a mixing on two rows of a batch, which are made equally long, at every level that it draws from.
 
     In evaluation mode lam = 1 must give a row's own logits, lam = 0 its partner's, and the clean rows must be what a
@@ -40,6 +48,7 @@ def rehearse(model: nn.Module, inputs: Mapping[str, Any], mixing: Mixing, rows: 
         inputs: a batch, without labels.
         mixing: as for `mixed_forward`.
         rows: ``both`` or ``mixed``, as training asks for.
+        labels, criterion: as for `mixed_forward`.
 
     Raises:
         ValueError: naming the model, the level and one that works.
@@ -51,7 +60,7 @@ def rehearse(model: nn.Module, inputs: Mapping[str, Any], mixing: Mixing, rows: 
     with evaluating(model):
         for view in (nullcontext(), _features_for_logits(model)):  # a head that is zero tells no row from another
             with view:
-                stage = _Stage.of(model, inputs, count)
+                stage = _Stage.of(model, inputs, count, labels, criterion)
                 if stage.distance > 2 * stage.noise:
                     return stage.play(mixing, rows)
     logger.warning(
@@ -65,20 +74,28 @@ class _Stage:
     """A model with two rows that it tells apart.
 
     Attributes:
-        numbers: of the two rows in the batch.
+        labels: of the two rows.
         inputs: the rows.
         plain: their logits, [2, K].
         noise: by how much logits may differ that are the same.
     """
 
     model: nn.Module
-    numbers: list[int]
+    labels: Tensor | None
+    criterion: Criterion | None
     inputs: Mapping[str, Any]
     plain: Tensor
     noise: float
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Mapping[str, Any], count: int) -> _Stage:
+    def of(
+        cls,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        count: int,
+        labels: Tensor | None,
+        criterion: Criterion | None,
+    ) -> _Stage:
         few = {name: value[:_CANDIDATES] if _has_rows(value, count) else value for name, value in inputs.items()}
         logits = call(model, few, min(count, _CANDIDATES)).double()
         apart = torch.cdist(logits, logits).nan_to_num(0, 0)
@@ -90,19 +107,15 @@ class _Stage:
         twice = call(model, {n: torch.cat([v, v]) if _has_rows(v, 2) else v for n, v in pair.items()}, 4)
         rounding = 2 * _precision(model, plain) * plain.abs().max().item()
         noise = 4 * (twice - plain.repeat(2, 1)).abs().max().item() + rounding
-        return cls(model, numbers, pair, plain, noise)
+        return cls(model, None if labels is None else labels[numbers], criterion, pair, plain, noise)
 
     @property
     def distance(self) -> float:
         return (self.plain[0] - self.plain[1]).abs().max().item()
 
     def play(self, mixing: Mixing, rows: Rows) -> None:
-        if mixing.input_lam is not None:
-            mixing = replace(mixing, input_lam=None)  # type: ignore[type-var]
-        if mixing.labels is not None:
-            mixing = mixing.for_batch(mixing.labels[self.numbers])
         for choice in mixing.choices(self.model):
-            drawn = "" if choice.where == mixing.where else f", which {mixing.where.removeprefix('at ')} draws"
+            drawn = "" if choice.place == mixing.place else f", which {mixing.place.removeprefix('at ')} draws"
             try:
                 self.check(choice, rows)
             except ValueError:  # which says what to do
@@ -112,7 +125,7 @@ class _Stage:
                     raise
                 reason = str(error).partition("\n")[0].partition(": ")[0]
                 raise ValueError(
-                    f"{name_of(self.model)} is not mixed right {choice.where}{drawn} ({reason}): "
+                    f"{name_of(self.model)} is not mixed right {choice.place}{drawn} ({reason}): "
                     f"{self.advice(mixing, rows)}."
                 ) from error
             if rows == "both" and isinstance(choice, Linear) and self.is_linear(choice):
@@ -120,7 +133,7 @@ class _Stage:
 
     def check(self, mixing: Mixing, rows: Rows) -> None:
         """Mix row 0 with lam = 1 and row 1 with lam = 0."""
-        output = mixing.forward(self.model, self.inputs, self.plan(1.0, 0.0), rows)
+        output = self.mixed(mixing, rows, 1.0, 0.0)
         assert output.mixed_logits is not None
         own, partner = output.plan.lam == 1, output.plan.lam == 0  # a box may leave another lam than was asked for
         if output.logits is not None and not self.same(output.logits, self.plain):
@@ -132,7 +145,7 @@ class _Stage:
 
     def is_linear(self, mixing: Linear) -> bool:
         """Whether the mean of the two rows has the mean of their logits; of the pooled vector `Linear.check` knows."""
-        output = mixing.forward(self.model, self.inputs, self.plan(0.5, 0.5), "both")
+        output = self.mixed(mixing, "both", 0.5, 0.5)
         assert output.mixed_logits is not None
         return mixing.level != "pooled" and self.same(output.mixed_logits, self.plain.mean(0, keepdim=True))
 
@@ -142,11 +155,13 @@ class _Stage:
                 self.check(other, rows)
             except Exception:
                 continue
-            return f"pass {other.where.removeprefix('at ')}"
+            return f"pass {other.place.removeprefix('at ')}"
         return "nothing else works, so pass a method that mixes nothing, or rehearse=False to train all the same"
 
-    def plan(self, *lam: float) -> MixPlan:
-        return MixPlan(torch.tensor([1, 0]), torch.tensor(lam)).to(self.plain.device)
+    def mixed(self, mixing: Mixing, rows: Rows, *lam: float) -> MixedOutput:
+        plan = MixPlan(torch.tensor([1, 0]), torch.tensor(lam)).to(self.plain.device)
+        here = {"step": Step(0, 1), "labels": self.labels, "criterion": self.criterion}
+        return mixing(self.model, self.inputs, plan, rows, **here)
 
     def same(self, found: Tensor, expected: Tensor) -> bool:
         off = (found - expected).abs()

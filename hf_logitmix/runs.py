@@ -217,9 +217,9 @@ class Run:
 
     def _keep_learned_targets(self) -> None:
         """The rows that stood for the labels at the end of training; for the MCEL family pictures of them too."""
-        targets = self.trainer.method.targets
-        if not isinstance(targets, MCEL) or not self.trainer.is_world_process_zero():
+        if not isinstance(self.trainer.method.targets, MCEL) or not self.trainer.is_world_process_zero():
             return
+        targets: Any = self.trainer.method_in_training.targets
         rows = {"class_similarity": targets.class_similarity, "targets": targets.matrix(len(self.label_names))}
         for name, matrix in rows.items():
             assert matrix is not None  # they were found before training

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from hf_logitmix.arguments import METHOD_OPTIONS, MixTrainingArguments
-from hf_logitmix.methods import Method, as_method
+from hf_logitmix.method import Method
+from hf_logitmix.methods import as_method
 
 if TYPE_CHECKING:
     _Base = Trainer

@@ -62,7 +62,7 @@ class SecondHead(nn.Module):
             )
 
     @contextmanager
-    def attached(self, model: nn.Module) -> Iterator[None]:
+    def install(self, model: nn.Module) -> Iterator[None]:
         """While the model trains inside this block, its logits are [.., 2K]: the classifier's, then this head's."""
         handle = classifier_of(model, self.linear.out_features).register_forward_hook(self._beside, with_kwargs=True)
         try:

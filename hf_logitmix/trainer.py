@@ -1,4 +1,4 @@
-"""The adapter between `transformers.Trainer` and the three axes. It knows no method by name."""
+"""The adapter between `transformers.Trainer` and a method. It knows no method by name."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.auxiliary import AuxiliaryLoss
 from hf_logitmix.checked_data import CheckedDataMixin
 from hf_logitmix.checkpoints import ResumeMixin
-from hf_logitmix.collator import MixCollator
+from hf_logitmix.collator import MixCollator, take_plan
 from hf_logitmix.extras import ExtrasMixin
-from hf_logitmix.forward import mixed_forward
 from hf_logitmix.last_batch import LastBatchMixin
-from hf_logitmix.methods import Method, as_method
+from hf_logitmix.method import Method, MethodInTraining
+from hf_logitmix.methods import as_method
 from hf_logitmix.models import unwrap
-from hf_logitmix.moment import Moment
-from hf_logitmix.plan import MixPlan
+from hf_logitmix.objectives import Terms, total_of
+from hf_logitmix.output import MixedOutput
 from hf_logitmix.provenance import ProvenanceMixin
 from hf_logitmix.pushing import PushMixin
 from hf_logitmix.rehearsal import rehearse
 from hf_logitmix.search import SearchMixin
+from hf_logitmix.step import Step
 from hf_logitmix.steps import StepsMixin
 from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training_set import TrainingSet
@@ -93,8 +94,8 @@ class MixTrainerMixin(
         self._auxiliary = AuxiliaryLoss()
         self._loss_was_asked = False
         self.add_callback(_LossMustBeAsked(self))
-        self._prepared: Method | None = None
-        self._prepared_for: tuple[Any, ...] = ()
+        self._in_training: MethodInTraining | None = None
+        self._made_for: tuple[Any, ...] = ()
         self._has_own_optimizer = self.optimizer is not None
         checks.check_launch(self.args)
         other_libraries.check_class(type(self.model))  # of a model_init
@@ -123,8 +124,7 @@ class MixTrainerMixin(
         if smoothing:
             method = method.with_options(targets=LabelSmoothing(smoothing))
         self.method = method
-        num_labels, problem_type = checks.head_of(self.model)
-        method.check(self.model, num_labels, problem_type)
+        method.check(self.model, checks.label_spec(self.model))
 
     # ---- training ----------------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class MixTrainerMixin(
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         inputs = dict(inputs)
-        plan = _take_plan(inputs)
+        plan = take_plan(inputs)
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs=return_outputs)
         if plan is not None:
@@ -145,42 +145,42 @@ class MixTrainerMixin(
         self._loss_was_asked = True
         labels = self._take_labels(inputs)
         self._rehearse(model, inputs, labels)
-        moment = Moment(
-            self.state.global_step, self.state.max_steps, self.args.seed, self._micro_batch, self.args.process_index
-        )
-        self._micro_batch += 1
-        method = self.method.at(moment).for_batch(inputs, labels)
-        if plan is None:
-            plan = method.mixing.plan(len(labels), generator=moment.generator("plan"), device=labels.device)
-        output = mixed_forward(model, inputs, plan, mixing=method.mixing, rows=method.objective.rows)
-        num_labels, _ = checks.head_of(self.model)
-        data_loss, terms = method.objective(output, labels, method.targets.matrix(num_labels))
-        penalty, penalties = method.targets.penalty()
-        auxiliary, auxiliaries = self._auxiliary.take()
-        if extra := {**penalties, **auxiliaries}:
-            terms = {**terms, "data_loss": data_loss, **extra}
-        if method.objective.rows != "clean":
-            terms = {**terms, "lam_mean": output.plan.lam.mean()}
+        terms, output = self.method_in_training(model, inputs, labels, self._next_step(), plan)
+        extra = {**self.method_in_training.targets.penalty(), **self._auxiliary.take()}
         weight = self._example_weight(len(labels))
-        self._note_terms(terms, weight)
+        self._note_terms(self._logged(terms, extra, output), weight)
+        loss = weight * total_of({**terms, **extra})
         logits = output.mixed_logits if output.logits is None else output.logits
-        loss = weight * (data_loss + penalty + auxiliary)
-        return (loss, {"logits": logits[:, :num_labels]}) if return_outputs else loss  # type: ignore[index]
+        assert logits is not None
+        return (loss, {"logits": logits[:, : self.method_in_training.num_labels]}) if return_outputs else loss
+
+    def _next_step(self) -> Step:
+        """Where training stands, for the next micro-batch."""
+        state, micro_batch = self.state, self._micro_batch
+        self._micro_batch += 1
+        return Step(state.global_step, state.max_steps, self.args.seed, micro_batch, self.args.process_index)
+
+    def _logged(self, terms: Terms, extra: Terms, output: MixedOutput) -> dict[str, Tensor]:
+        """What the log says of a micro-batch beside its loss: nothing where that is one term of clean rows."""
+        found = {name: term.rows.mean() for name, term in {**terms, **extra}.items()}
+        if extra:
+            found["data_loss"] = total_of(terms)
+        if output.mixed_logits is not None:
+            found["lam_mean"] = output.plan.lam.mean()
+        return found if self.method.mixes or len(found) > 1 else {}
 
     def _rehearse(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> None:
         """Try the mixing once a training run, on the first batch that has two rows; every process does it by itself."""
-        mixing, objective = self.method.mixing, self.method.objective
         if self._is_rehearsed or len(labels) < 2:
             return
         self._is_rehearsed = True
-        kinds = {objective.rows, "mixed" if objective.drops_clean_rows else objective.rows} - {"clean"}
-        if not mixing.mixes or not kinds:
+        if not self.method.mixes:
             return
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             logger.warning("FSDP and DeepSpeed cut up the model, so the mixing is not tried before training.")
             return
-        for rows in sorted(kinds):
-            rehearse(model, inputs, mixing.for_batch(labels), rows)
+        for rows in sorted(self.method.objective.kinds - {"clean"}):
+            rehearse(model, inputs, self.method.mixing, rows, labels, self.method.criterion)
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
@@ -188,7 +188,7 @@ class MixTrainerMixin(
             raise ValueError(f"the batch holds no `labels`, only {names}: {advice}.")
         if not self._labels_are_checked:
             checks.note_multi_label(self.model, inputs["labels"])
-        num_labels, problem_type = checks.head_of(self.model)
+        num_labels, problem_type = checks.label_spec(self.model)
         labels = checks.as_labels(inputs.pop("labels"), num_labels, problem_type)
         if not self._labels_are_checked:
             checks.check_labels(labels.cpu().numpy(), num_labels, problem_type)
@@ -198,7 +198,7 @@ class MixTrainerMixin(
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         checks.check_parameters(self.model, self.is_deepspeed_enabled)
-        self._prepare_method()
+        self._set_up_method()
         self._begin_steps()
         self._loss_was_asked = False
         given = self._rehearse_given
@@ -206,23 +206,29 @@ class MixTrainerMixin(
         if self.args.torch_compile:
             torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one
         # before the model is compiled; gone when this ends or raises
-        with self.method.attached(self.model), self._auxiliary.attached(self.model):
+        with self.method_in_training.install(self.model), self._auxiliary.install(self.model):
             return super()._inner_training_loop(*args, **kwargs)
 
-    def _prepare_method(self) -> None:
+    def _set_up_method(self) -> None:
         """Find and make what the method needs of the data and the model, unless a call of `train` before this did."""
         self._resolve_method()  # again, because the arguments may have been changed, as by a hyperparameter search
         self._record = self._new_record()
         wanted = (self._record, _Same(self._method_given), _Same(self.model), _Same(self.train_dataset))
-        if self._prepared is not None and wanted == self._prepared_for:
-            self.method = self._prepared
+        if self._in_training is not None and wanted == self._made_for:
             return
-        is_first, self._prepared = self._prepared is None, self.method.prepare(self._training_set())
-        self.method = self._prepared
-        if not is_first and not self._has_own_optimizer and (len(self._extras) or len(self.method.learned)):
+        is_first, self._in_training = self._in_training is None, self.method.setup(self._training_set())
+        learned = len(self._extras) or len(self._in_training.learned)
+        if not is_first and not self._has_own_optimizer and learned:
             self.optimizer = None  # it holds what another method, or this one on other data, has learned
-        self._use_extras(self.method)
-        self._prepared_for = wanted
+        self._use_extras(self._in_training)
+        self._made_for = wanted
+
+    @property
+    def method_in_training(self) -> MethodInTraining:
+        """The method with all that it has found in the training set, and all that it learns; made when first needed."""
+        if self._in_training is None:
+            self._in_training = self.method.setup(self._training_set())
+        return self._in_training
 
     def _training_set(self) -> TrainingSet:
         data, collator = self.train_dataset, self.data_collator
@@ -233,7 +239,7 @@ class MixTrainerMixin(
         return TrainingSet(
             dataset=data,
             model=self.model,
-            num_labels=checks.head_of(self.model)[0],
+            num_labels=checks.label_spec(self.model).num_labels,
             collator=collator,
             folder=Path(str(self.args.output_dir)),
             resumed_from=self._resumed_from,
@@ -242,10 +248,10 @@ class MixTrainerMixin(
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         inputs = dict(inputs)
-        _take_plan(inputs)  # a MixCollator serves evaluation too
+        take_plan(inputs)  # a MixCollator serves evaluation too
         if isinstance(labels := inputs.get("labels"), Tensor):
             checks.note_multi_label(self.model, labels)
-            num_labels, problem_type = checks.head_of(self.model)
+            num_labels, problem_type = checks.label_spec(self.model)
             if problem_type == "multi_label_classification" or labels.dtype == torch.bool:
                 inputs["labels"] = checks.as_labels(labels, num_labels, problem_type)
         config = getattr(unwrap(self.model), "config", None)
@@ -287,10 +293,3 @@ class _LossMustBeAsked(TrainerCallback):
                 f"{type(self.trainer).__name__} has a compute_loss or training_step that never calls super()'s, so it "
                 "would train without its method: call super().compute_loss(...) and add your terms to what it returns."
             )
-
-
-def _take_plan(inputs: dict[str, Any]) -> MixPlan | None:
-    """Take ``partner`` and ``lam`` out of a batch, if they are there."""
-    if ("partner" in inputs) != ("lam" in inputs):
-        raise ValueError("the batch brings one of `partner` and `lam`: pass both, or neither.")
-    return MixPlan(inputs.pop("partner"), inputs.pop("lam")) if "partner" in inputs else None

@@ -13,7 +13,7 @@ from tiny_models import tiny_model
 
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import Linear
-from hf_logitmix.mixing.sites import levels, sites
+from hf_logitmix.modalities.layers import levels, sites
 
 TEXT = (Path(__file__).parents[1] / "docs" / "architectures.md").read_text()
 TABLE = rows_of(TEXT)

@@ -84,7 +84,7 @@ def test_plans_of_batches_that_differ_are_independent_draws(varied):
     counts = Counter(partners)
     assert set(counts) == set(permutations(range(3)))
     assert stats.chisquare(list(counts.values())).pvalue > 0.01
-    alpha = get_method("logitmix").mixing.alpha
+    alpha = get_method("logitmix").pairing.lam.alpha
     assert stats.kstest(lam, stats.beta(alpha, alpha).cdf).pvalue > 0.01
     assert len(set(lam)) > 1790
     by_partner = [lam[[own == chosen for own in partners]] for chosen in counts]

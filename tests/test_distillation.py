@@ -21,8 +21,9 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
 
 from hf_logitmix import Method, MixTrainer, MixTrainingArguments, get_method
-from hf_logitmix.objectives import Distillation, MixedOutput
-from hf_logitmix.objectives.distillation import distillation
+from hf_logitmix.criteria import CrossEntropy, RowLoss
+from hf_logitmix.objectives import Distillation, MixedOutput, total_of
+from hf_logitmix.objectives.distillation import DistillationFrom, distillation
 from hf_logitmix.plan import MixPlan
 from hf_logitmix.targets import LabelSmoothing
 
@@ -118,13 +119,20 @@ def test_extreme_logits_stay_finite():
 def test_objective_weighs_labels_and_teacher(weight):
     z, t = pair()
     labels, plan = torch.tensor([0, 3, 1, 1, 2]), MixPlan(torch.arange(5), torch.ones(5))
-    objective = Distillation(teacher="x", temperature=3.0, distill_weight=weight, teacher_logits=t)
-    loss = objective(MixedOutput(z, None, plan), labels)
+    options = Distillation(teacher="x", temperature=3.0, distill_weight=weight)
+    output, loss = MixedOutput(z, None, plan), RowLoss(CrossEntropy())
+
+    class Teacher(torch.nn.Module):
+        def forward(self, rows):
+            return t[rows]
+
+    terms = DistillationFrom(options, Teacher())(output, labels, loss, {"rows": torch.arange(5), "other": labels})
     cls, distill = F.cross_entropy(z, labels).item(), by_numpy(z, t, 3.0).mean()
-    assert {name: term.item() for name, term in loss.terms.items()} == pytest.approx({"cls": cls, "distill": distill})
-    assert loss.total.item() == pytest.approx((1 - weight) * cls + weight * distill)
-    with pytest.raises(ValueError, match="has not seen this batch"):
-        Distillation(teacher="x")(MixedOutput(z, None, plan), labels)
+    means = {name: term.rows.mean().item() for name, term in terms.items()}
+    assert means == pytest.approx({"cls": cls, "distill": distill})
+    assert total_of(terms).item() == pytest.approx((1 - weight) * cls + weight * distill)
+    with pytest.raises(ValueError, match="the teacher is not loaded"):
+        options(output, labels, loss, {})
 
 
 # ---- training against a loop by hand -----------------------------------------------------------------------------
@@ -204,7 +212,7 @@ def test_equals_a_loop_by_hand(tmp_path, case, batch, accumulation):
 def test_the_defaults_are_ours():
     objective = get_method("distillation").objective
     assert (objective.teacher, objective.temperature, objective.distill_weight) == (None, 2.0, 0.5)
-    assert objective.rows == "clean"
+    assert objective.kinds == {"clean"}
 
 
 def test_a_folder_teaches_as_the_model_in_it(tmp_path):
@@ -214,7 +222,7 @@ def test_a_folder_teaches_as_the_model_in_it(tmp_path):
     rounded, by_hand = a_teacher().to(torch.bfloat16).float(), tiny_bert()
     losses, _, _ = loop_by_hand(by_hand, rounded, data_without_types(22))
     assert logged(trainer) == pytest.approx(losses, abs=2e-5)
-    assert {p.dtype for p in trainer.method.objective.teacher.parameters()} == {torch.float32}
+    assert {p.dtype for p in trainer.method_in_training.objective.teacher.parameters()} == {torch.float32}
 
 
 def test_arguments_name_a_folder(tmp_path):
@@ -247,7 +255,7 @@ def test_a_teacher_under_peft_sees_token_types():
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"])
     teacher, batch = peft.get_peft_model(a_teacher(), config).eval(), batch_of(examples(4))
-    seen = Distillation(teacher=teacher).for_batch(batch).teacher_logits
+    seen = DistillationFrom(Distillation(teacher=teacher), teacher).teacher_logits(batch)
     with torch.no_grad():
         torch.testing.assert_close(seen, teacher(**batch).logits)
 
@@ -289,7 +297,7 @@ def test_the_teacher_is_called_once_a_step_and_stays_as_it_was(tmp_path):
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
     trained = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in trainer.model.parameters()}
-    assert not len(trainer.method.learned)
+    assert not len(trainer.method_in_training.learned)
 
 
 def test_evaluation_is_the_models_own_loss(tmp_path):
@@ -434,7 +442,7 @@ def test_numbers_and_several_labels_are_refused(tmp_path, num_labels, problem_ty
 )
 def test_impossible_options_are_named(options):
     (name,) = options
-    with pytest.raises(ValueError, match=rf"{name}="):
+    with pytest.raises(ValueError, match=rf"{name} (must be|is not an option)"):
         get_method("distillation", **options)
 
 

@@ -22,7 +22,7 @@ from glue_runs.tasks import TASKS
 from hf_logitmix import METHODS, MixTrainingArguments, get_method
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.mixing import CutMix, PuzzleMix
-from hf_logitmix.mixing.sites import sites
+from hf_logitmix.modalities.layers import sites
 from hf_logitmix.noise import add_label_noise, noisy_labels
 from hf_logitmix.temperature import cross_fit
 from hf_logitmix.vision import cam

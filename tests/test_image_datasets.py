@@ -204,7 +204,7 @@ def test_classes_are_counted_where_labels_come_with_the_images(tmp_path, method)
         args = image_arguments(tmp_path / f"{len(found)}", max_steps=1)
         trainer = ImageMixTrainer(model=Tiny(), args=args, train_dataset=data, method=method, num_labels=3, **IMAGES)
         trainer.train()
-        found.append(trainer.method.targets.matrix(3))
+        found.append(trainer.method_in_training.targets.matrix(3))
     torch.testing.assert_close(*found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,10 +24,11 @@ from transformers import (
 
 from hf_logitmix import METHODS, MixPlan, MixTrainer, get_method, mixed_forward
 from hf_logitmix.mixing import Linear, PuzzleMix
-from hf_logitmix.mixing.hooks import Among, Recompute, check_checkpointing
 from hf_logitmix.mixing.puzzlemix import puzzlemix
-from hf_logitmix.mixing.sites import sites
+from hf_logitmix.modalities.hooks import Among, Recompute, check_checkpointing
+from hf_logitmix.modalities.layers import sites
 from hf_logitmix.second_head import SecondHead
+from hf_logitmix.step import Step
 
 PIXELS = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 1, 0])
@@ -66,7 +68,7 @@ def by_hand(model, level: int) -> torch.Tensor:
         return kept[0] if isinstance(kept[0], torch.Tensor) else kept[0][0]
 
     logits = []
-    for row, (partner, lam) in enumerate(zip(*PLAN, strict=True)):
+    for row, (partner, lam) in enumerate(zip(PLAN.partner, PLAN.lam, strict=True)):
         mixed = lam * hidden(row) + (1 - lam) * hidden(int(partner))
         handle = layer.register_forward_hook(
             lambda m, a, output, mixed=mixed: mixed if isinstance(output, torch.Tensor) else (mixed, *output[1:])
@@ -102,8 +104,8 @@ def test_manifold_draws_pixels_too():
     model = tiny_vit().eval()
     mixed = {}
     for draw in (0.0, 0.99):
-        mixing = Linear(level="manifold", draw=draw)
-        mixed[draw] = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed").mixed_logits
+        given = {"mixing": Linear(level="manifold"), "step": SimpleNamespace(uniform=lambda purpose, draw=draw: draw)}
+        mixed[draw] = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, rows="mixed", **given).mixed_logits
     lam = PLAN.lam.reshape(-1, 1, 1, 1)
     at_pixels = model(pixel_values=lam * PIXELS + (1 - lam) * PIXELS[PLAN.partner]).logits
     torch.testing.assert_close(mixed[0.0], at_pixels)
@@ -170,7 +172,10 @@ def test_all_that_a_layer_puts_out_is_mixed(kind):
     found = forward.after_layer((image, [token, None, {"scale": scale, "where": where}], 3))
 
     def by_loop(tensor):
-        mixed = [lam * tensor[i] + (1 - lam) * tensor[j] for i, (j, lam) in enumerate(zip(*PLAN, strict=True))]
+        mixed = [
+            lam * tensor[i] + (1 - lam) * tensor[j]
+            for i, (j, lam) in enumerate(zip(PLAN.partner, PLAN.lam, strict=True))
+        ]
         return torch.stack([*tensor[: rows - 5], *mixed])
 
     assert isinstance(found, tuple)
@@ -221,8 +226,8 @@ def saliency_by_hand(model) -> torch.Tensor:
 @pytest.mark.parametrize("rows", ["both", "mixed"])
 def test_puzzlemix_is_the_function_on_the_models_own_saliency(rows):
     model = tiny_vit()
-    mixing = PuzzleMix(block_num=4, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)).for_batch(LABELS)
-    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows=rows)
+    mixing = PuzzleMix(block_num=4, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows=rows, labels=LABELS)
     statistics = {"mean": torch.tensor([0.5, 0.4, 0.3]), "std": torch.tensor([0.2, 0.3, 0.4])}
     mixed, true_plan = puzzlemix(PIXELS, saliency_by_hand(model), PLAN, block_num=4, **statistics)
     torch.testing.assert_close(output.plan.lam, true_plan.lam)
@@ -232,7 +237,7 @@ def test_puzzlemix_is_the_function_on_the_models_own_saliency(rows):
         torch.testing.assert_close(output.logits, model(pixel_values=PIXELS).logits)
         assert output.logits.requires_grad
     with torch.no_grad():
-        again = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows=rows)
+        again = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows=rows, labels=LABELS)
     torch.testing.assert_close(again.mixed_logits, output.mixed_logits)
 
 
@@ -275,7 +280,7 @@ def recorded(monkeypatch) -> list[torch.Tensor]:
 @pytest.mark.parametrize("rows", ["both", "mixed"])
 def test_saliency_is_the_root_of_the_mean_square_over_channels(rows, monkeypatch):
     model, found = tiny_vit(), recorded(monkeypatch)
-    mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=PuzzleMix(block_num=4).for_batch(LABELS), rows=rows)
+    mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=PuzzleMix(block_num=4), labels=LABELS, rows=rows)
     torch.testing.assert_close(found[0], saliency_by_hand(model), atol=1e-7, rtol=1e-4)
 
 
@@ -285,16 +290,15 @@ def test_saliency_is_found_in_evaluation_mode_and_leaves_no_trace(name, monkeypa
     model, found = Noisy(), recorded(monkeypatch)
     model.first.eval()
     before, modes = copy.deepcopy(model), {key: module.training for key, module in model.named_modules()}
-    mixing = METHODS[name].with_options(block_num=4).mixing.for_batch(LABELS)
+    mixing = METHODS[name].with_options(block_num=4).mixing
     torch.manual_seed(1)
-    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
+    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed", labels=LABELS)
 
     quiet = copy.deepcopy(before).eval()
     pixels = PIXELS.clone().requires_grad_()
     F.cross_entropy(quiet(pixels), LABELS, reduction="sum").backward()
     torch.testing.assert_close(found[0], pixels.grad.square().mean(1).sqrt())
-    prior = PLAN if name == "puzzlemix" else PLAN._replace(lam=torch.full((5,), 0.5))
-    mixed, _ = puzzlemix(PIXELS, found[0], prior, block_num=4)
+    mixed, _ = puzzlemix(PIXELS, found[0], PLAN, block_num=4)
     torch.manual_seed(1)
     torch.testing.assert_close(output.mixed_logits, before(mixed))
     for key, value in before.state_dict().items():
@@ -309,9 +313,7 @@ def test_modes_come_back_from_saliency_that_fails():
     model.first.eval()
     model.head.register_forward_hook(lambda module, args, output: output[:2])
     with pytest.raises(ValueError, match="for 5 rows"):
-        mixed_forward(
-            model, {"pixel_values": PIXELS}, PLAN, mixing=PuzzleMix(block_num=4).for_batch(LABELS), rows="mixed"
-        )
+        mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=PuzzleMix(block_num=4), labels=LABELS, rows="mixed")
     assert [model.training, model.first.training, model.second.training, model.trained] == [True, False, True, True]
 
 
@@ -319,9 +321,9 @@ def test_the_shared_forward_of_logitmix_p_is_in_training_mode(monkeypatch):
     """Its clean rows are trained on: statistics move with the clean batch and then with the mixed one."""
     model, found = Noisy(), recorded(monkeypatch)
     by_hand = copy.deepcopy(model)
-    mixing = PuzzleMix(block_num=4).for_batch(LABELS)
+    mixing = PuzzleMix(block_num=4)
     torch.manual_seed(1)
-    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="both")
+    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="both", labels=LABELS)
     pixels = PIXELS.clone().requires_grad_()
     torch.manual_seed(1)
     clean = by_hand(pixels)
@@ -344,10 +346,10 @@ def test_the_modes_of_saliency_compile_nothing_anew(rows):
         return graph.forward
 
     model = torch.compile(Noisy(), backend=backend)
-    mixing = PuzzleMix(block_num=4).for_batch(LABELS)
+    mixing = PuzzleMix(block_num=4)
     frames = []
     for _ in range(4):
-        output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows=rows)
+        output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows=rows, labels=LABELS)
         output.mixed_logits.sum().backward()
         frames.append(len(compiled))
     assert frames[0] > 0
@@ -363,9 +365,9 @@ def test_the_modes_of_saliency_compile_nothing_anew(rows):
 )
 def test_a_t_size_that_some_grid_does_not_fit_is_refused_whatever_grid_is_drawn(options, pixels, message):
     for draw in (0.0, 0.99):
-        mixing = PuzzleMix(**options, draw=draw).for_batch(LABELS)
+        given = {"mixing": PuzzleMix(**options), "step": SimpleNamespace(uniform=lambda purpose, draw=draw: draw)}
         with pytest.raises(ValueError, match=message):
-            mixed_forward(Noisy(), {"pixel_values": pixels}, PLAN, mixing=mixing)
+            mixed_forward(Noisy(), {"pixel_values": pixels}, PLAN, labels=LABELS, **given)
 
 
 def test_a_t_size_below_one_pixel_is_refused():
@@ -404,13 +406,14 @@ def test_logitmix_p_trains_on_its_shared_forward(tmp_path):
 
 
 def test_lamix_p_mixes_at_one_half_and_keeps_the_labels_lam():
-    model = tiny_vit()
-    mixing = METHODS["lamix_p"].with_options(block_num=4).mixing.for_batch(LABELS)
-    output = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
-    half = PLAN._replace(lam=torch.full((5,), 0.5))
+    model, method = tiny_vit(), METHODS["lamix_p"].with_options(block_num=4)
+    plan = method.pairing({"pixel_values": PIXELS}, LABELS, Step(3, 9))
+    output = mixed_forward(model, {"pixel_values": PIXELS}, plan, mixing=method.mixing, rows="mixed", labels=LABELS)
+    half = MixPlan(plan.partner, torch.full((5,), 0.5))
     mixed, _ = puzzlemix(PIXELS, saliency_by_hand(model), half, block_num=4)
     torch.testing.assert_close(output.mixed_logits, model(pixel_values=mixed).logits, atol=1e-5, rtol=1e-5)
-    assert torch.equal(output.plan.lam, PLAN.lam)
+    assert torch.equal(output.plan.weight_of_label, plan.label_lam)
+    assert not (plan.label_lam == 0.5).any()
 
 
 @pytest.mark.parametrize(
@@ -434,30 +437,30 @@ def test_images_that_do_not_fit_are_refused(options, pixels, message):
             return pixel_values.flatten(1).cumsum(1)[:, :3]
 
     with pytest.raises(ValueError, match=message):
-        mixed_forward(Sums(), {"pixel_values": pixels}, PLAN, mixing=PuzzleMix(**options).for_batch(LABELS))
+        mixed_forward(Sums(), {"pixel_values": pixels}, PLAN, mixing=PuzzleMix(**options), labels=LABELS)
 
 
 @pytest.mark.parametrize("name", ["puzzlemix", "logitmix_p", "lamix_p"])
 def test_text_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="PuzzleMix cuts pixels and BertForSequenceClassification reads text"):
+    with pytest.raises(ValueError, match="PuzzleMix.* is for images and BertForSequenceClassification reads text"):
         MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method=name, train_dataset=examples(4))
 
 
 def test_labels_are_needed():
-    with pytest.raises(ValueError, match=r"for_batch\(labels\)"):
+    with pytest.raises(ValueError, match="pass labels="):
         mixed_forward(tiny_vit(), {"pixel_values": PIXELS}, PLAN, mixing=PuzzleMix())
 
 
 def test_a_second_head_has_no_say_in_saliency(tmp_path):
     """LaMix_p with beta below 1: the logits of the saliency pass are the classifier's alone."""
     model = tiny_vit()
-    mixing = METHODS["lamix_p"].with_options(block_num=4).mixing.for_batch(LABELS)
+    mixing = METHODS["lamix_p"].with_options(block_num=4).mixing
     with torch.random.fork_rng():
         head = SecondHead(model, 3)
         nn.init.normal_(head.linear.weight, std=5.0)
-    plain = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
-    with head.attached(model.train()):
-        beside = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed")
+    plain = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed", labels=LABELS)
+    with head.install(model.train()):
+        beside = mixed_forward(model, {"pixel_values": PIXELS}, PLAN, mixing=mixing, rows="mixed", labels=LABELS)
     assert beside.mixed_logits.shape == (5, 6)
     torch.testing.assert_close(beside.mixed_logits[:, :3], plain.mixed_logits)
 
@@ -467,9 +470,9 @@ def test_half_precision_keeps_the_saliency_of_images_that_are_sure():
     model = tiny_vit()
     with torch.no_grad():
         model.classifier.bias.copy_(torch.tensor([17.0, 0.0, 0.0]))
-    mixing = PuzzleMix(block_num=4, transport=False).for_batch(torch.zeros(5, dtype=torch.long))
+    mixing = PuzzleMix(block_num=4, transport=False)
     plan = MixPlan(PLAN.partner, torch.full((5,), 0.5))
-    exact = mixed_forward(model, {"pixel_values": PIXELS}, plan, mixing=mixing, rows="mixed")
+    exact = mixed_forward(model, {"pixel_values": PIXELS}, plan, mixing=mixing, rows="mixed", labels=LABELS)
     with torch.autocast("cpu", dtype=torch.float16):
-        rounded = mixed_forward(model, {"pixel_values": PIXELS}, plan, mixing=mixing, rows="mixed")
+        rounded = mixed_forward(model, {"pixel_values": PIXELS}, plan, mixing=mixing, rows="mixed", labels=LABELS)
     torch.testing.assert_close(rounded.plan.lam, exact.plan.lam, atol=0.05, rtol=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,12 +23,13 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, TrainerCallback, default_data_collator
 
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
+from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.losses import lamix_loss
-from hf_logitmix.mixing import Linear
 from hf_logitmix.models import classifier_of, linear_of
-from hf_logitmix.moment import Moment
 from hf_logitmix.objectives import LaMix
+from hf_logitmix.pairing import Beta, Constant
 from hf_logitmix.second_head import SecondHead
+from hf_logitmix.step import Step
 from hf_logitmix.targets import Infogain, LabelSmoothing, OneHot
 
 SMOOTH = 0.7 * torch.eye(3) + 0.1
@@ -107,7 +109,7 @@ def test_beta_below_one_needs_the_second_head(beta):
 def test_impossible_beta(beta):
     with pytest.raises(ValueError, match=f"beta={beta}"):
         lamix_loss(*batch(), beta=beta)
-    with pytest.raises(ValueError, match=f"beta={beta}"):
+    with pytest.raises(ValueError, match=f"beta must be .* got {beta}"):
         get_method("lamix", beta=beta)
 
 
@@ -183,7 +185,7 @@ def batches(draw, sizes=(1, 6), classes=(2, 5)):
 @steady
 @given(batches(), st.randoms(use_true_random=False))
 def test_lam_one_knows_only_the_own_label_and_lam_zero_only_the_partners(case, rng):
-    z, t, labels, (partner, lam), beta = case
+    z, t, labels, (partner, lam, _), beta = case
     others = torch.tensor(rng.sample(range(len(labels)), len(labels)))
     own = [lamix_loss(z, t, labels, MixPlan(who, torch.ones_like(lam)), beta=beta) for who in (partner, others)]
     torch.testing.assert_close(own[0], own[1])
@@ -204,7 +206,7 @@ def test_a_batch_of_one_meets_itself_whatever_lam(case):
 @steady
 @given(batches(classes=(2, 2)))
 def test_two_classes_are_binary_cross_entropy(case):
-    z, t, labels, (partner, lam), beta = case
+    z, t, labels, (partner, lam, _), beta = case
     squeezed = torch.sigmoid(t)
     first = torch.sigmoid(squeezed[:, 0] - squeezed[:, 1])
     given_ = lam * (labels == 0) + (1 - lam) * (labels[partner] == 0)
@@ -215,7 +217,7 @@ def test_two_classes_are_binary_cross_entropy(case):
 @steady
 @given(batches(), numbers)
 def test_a_second_head_that_tells_nothing_apart_is_label_smoothing(case, constant):
-    z, t, labels, (partner, lam), beta = case
+    z, t, labels, (partner, lam, _), beta = case
     own = MixPlan(partner, torch.ones_like(lam))
     loss = lamix_loss(z, torch.full_like(t, constant), labels, own, beta=beta)
     torch.testing.assert_close(loss, F.cross_entropy(z, labels, label_smoothing=1 - beta))
@@ -237,26 +239,26 @@ def test_the_loss_lies_between_that_of_one_class_and_e_times_another(case):
 
 def test_defaults():
     method = get_method("lamix")
-    assert (method.mixing.alpha, method.mixing.input_lam, method.mixing.level) == (1.0, 0.5, "embedding")
+    assert (method.pairing.lam, method.pairing.label_lam, method.mixing.level) == (
+        Constant(0.5),
+        Beta(1.0),
+        "embedding",
+    )
     objective = method.objective
-    assert (objective.beta, objective.label_lam, objective.clean_batches) == (0.5, "uniform", True)
-    assert objective.detach_target is False
+    assert (objective.beta, objective.clean_batches, objective.detach_target) == (0.5, True, False)
     assert method.targets == OneHot()
-    assert not len(method.learned)
 
 
 def test_even_steps_take_originals_and_odd_ones_mixed_rows():
     for clean_batches, expected in ((True, ["clean", "mixed"] * 4), (False, ["mixed"] * 8)):
         method = get_method("lamix", clean_batches=clean_batches)
-        assert [method.at(Moment(step, 8, seed=3)).objective.rows for step in range(8)] == expected
+        assert [method.objective.rows(Step(step, 8, seed=3)) for step in range(8)] == expected
 
 
 def test_options_and_targets_reach_it(tmp_path):
-    args = arguments(
-        tmp_path, MixTrainingArguments, method="lamix", beta=0.3, detach_target=True, label_lam="half", alpha=2.0
-    )
+    args = arguments(tmp_path, MixTrainingArguments, method="lamix", beta=0.3, detach_target=True, label_lam="half")
     method = MixTrainer(model=tiny_bert(), args=args).method
-    assert method == get_method("lamix", beta=0.3, detach_target=True, label_lam="half", alpha=2.0)
+    assert method == get_method("lamix", beta=0.3, detach_target=True, label_lam="half")
     assert get_method("lamix", targets=LabelSmoothing(0.2)).targets == LabelSmoothing(0.2)
     assert args.method_options()["beta"] == 0.3
 
@@ -264,13 +266,13 @@ def test_options_and_targets_reach_it(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_lam": "third"}, "label_lam='third'"),
+        ({"label_lam": "third"}, "label_lam must be .* got 'third'"),
         ({"targets": Infogain()}, "targets=Infogain.*sum to 1"),
         ({"targets": torch.diag(torch.tensor([1.0, 0.5]))}, "(?s)targets=.*sum to 1"),
         ({"mix_fraction": 0.5}, "mix_fraction=0.5"),
-        ({"input_lam": 1.5}, "input_lam=1.5"),
-        ({"learned": nn.Linear(2, 2)}, "learned=.*is not an option"),
-        ({"mixed": False}, "mixed=False is not an option"),
+        ({"lam": 1.5}, "lam must be .* got 1.5"),
+        ({"learned": nn.Linear(2, 2)}, "learned is not an option"),
+        ({"options": None}, "options is not an option"),
     ],
 )
 def test_impossible_options_are_named(options, message):
@@ -289,20 +291,20 @@ def test_numbers_and_several_labels_are_refused(tmp_path, num_labels, problem_ty
 
 @torch.no_grad()
 def test_inputs_meet_at_one_half_and_the_plan_keeps_the_lam_of_the_labels():
-    """Sentences of equal length; the second time under the plan that LaMix's own mixing draws."""
+    """Sentences of equal length; the second time under the plan that LaMix's own pairing draws."""
     model = tiny_bert().eval()
     rows = {name: value[:, :6] for name, value in batch_of(examples(6)).items()}
     words = model.get_input_embeddings()(rows["input_ids"])
-    mixing = Linear(alpha=1.0, input_lam=0.5)
-    by_hand = MixPlan(torch.tensor([3, 0, 4, 1, 2, 5]), torch.tensor([0.9, 0.1, 0.55, 0.3, 0.7, 0.0]))
-    for plan in (by_hand, mixing.plan(6, generator=torch.Generator().manual_seed(0))):
+    half, label_lam = torch.full((6,), 0.5), torch.tensor([0.9, 0.1, 0.55, 0.3, 0.7, 0.0])
+    by_hand = MixPlan(torch.tensor([3, 0, 4, 1, 2, 5]), half, label_lam)
+    for plan in (by_hand, get_method("lamix").pairing(rows, None, Step(1, 2))):
         batch = {"input_ids": rows["input_ids"], "attention_mask": rows["attention_mask"]}
         expected = model(inputs_embeds=(words + words[plan.partner]) / 2, attention_mask=rows["attention_mask"]).logits
-        output = mixed_forward(model, batch, plan, mixing=mixing, rows="mixed")
+        output = mixed_forward(model, batch, plan, rows="mixed")
         torch.testing.assert_close(output.mixed_logits, expected, atol=2e-5, rtol=1e-4)
-        assert torch.equal(output.plan.lam, plan.lam)
+        assert torch.equal(output.plan.weight_of_label, plan.label_lam)
         assert torch.equal(output.plan.partner, plan.partner)
-        both = mixed_forward(model, batch, plan, mixing=mixing, rows="both")
+        both = mixed_forward(model, batch, plan, rows="both")
         torch.testing.assert_close(both.mixed_logits, expected, atol=2e-5, rtol=1e-4)
 
 
@@ -326,14 +328,15 @@ def rings(size: int, ring: int = 4) -> MixPlan:
     for start in range(0, size, ring):
         members = list(range(start, min(start + ring, size)))
         partner += [*members[1:], members[0]]
-    return MixPlan(torch.tensor(partner), torch.tensor(LAM[:ring]).repeat(size)[:size])
+    return MixPlan(torch.tensor(partner), torch.full((size,), 0.5), torch.tensor(LAM[:ring]).repeat(size)[:size])
 
 
-def collate(features):
-    """Rings of four; of two in micro-batches of two."""
+def collate(features, label_lam="uniform"):
+    """Rings of four; of two in micro-batches of two. With the label lam ``half`` it is that of the inputs."""
     batch = default_data_collator(features)
     plan = rings(len(features), min(4, len(features)))
-    return {**batch, "partner": plan.partner, "lam": plan.lam}
+    own = {"label_lam": plan.label_lam} if label_lam == "uniform" else {}
+    return {**batch, "partner": plan.partner, "lam": plan.lam, **own}
 
 
 def head_of(extras) -> tuple[torch.Tensor, torch.Tensor]:
@@ -350,7 +353,7 @@ def train(folder, model=None, data=None, cls=Started, callbacks=(), method=None,
         args=arguments(folder, **{"max_steps": 4, **options}),
         method=get_method("lamix", **chosen) if method is None else method,
         train_dataset=data_without_types(30) if data is None else data,
-        data_collator=collate,
+        data_collator=partial(collate, label_lam=chosen.get("label_lam", "uniform")),
         callbacks=list(callbacks),
     )
     trainer.train()
@@ -367,7 +370,7 @@ def loss_by_hand(bert, rows, head, *, mixed, beta=0.5, label_lam="uniform", deta
     labels = torch.tensor([row["labels"] for row in rows])
     targets = (1 - eps) * F.one_hot(labels, 3) + eps / 3
     if mixed:
-        partner, lam = rings(len(rows), ring)
+        partner, _, lam = rings(len(rows), ring)
         lam = (torch.full_like(lam, 0.5) if label_lam == "half" else lam)[:, None]
         words = bert.get_input_embeddings()(batch["input_ids"])
         mask = batch["attention_mask"] | batch["attention_mask"][partner]
@@ -557,7 +560,7 @@ def test_images_meet_at_one_half(tmp_path):
     data = [{"pixel_values": torch.rand(3, 16, 16, generator=generator), "labels": i % 3} for i in range(8)]
     model = tiny_vit()
     pixels, labels = torch.stack([row["pixel_values"] for row in data]), torch.tensor([row["labels"] for row in data])
-    partner, lam = rings(8)
+    partner, _, lam = rings(8)
     with torch.no_grad():
         mixed = model(pixel_values=(pixels + pixels[partner]) / 2).logits
     one_hot = F.one_hot(labels, 3)
@@ -828,7 +831,7 @@ def test_a_second_head_with_the_classifiers_weights_doubles_the_logits(model_typ
     if classifier.bias is not None:
         head.linear.bias.copy_(classifier.bias)
     plain = model.train()(**inputs).logits
-    with head.attached(model):
+    with head.install(model):
         both = model(**inputs).logits
         alone = model.eval()(**inputs).logits
     assert both.shape == (len(LENGTHS), 2 * NUM_LABELS)
@@ -845,7 +848,7 @@ def test_a_second_head_beside_an_image_classifier_doubles_the_logits():
     head.linear.load_state_dict(model.classifier.state_dict())
     pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     plain = model.train()(pixel_values=pixels).logits
-    with head.attached(model):
+    with head.install(model):
         torch.testing.assert_close(model(pixel_values=pixels).logits, torch.cat([plain, plain], 1))
 
 
@@ -863,8 +866,8 @@ def test_a_classifier_that_stays_in_evaluation_mode_is_named(tmp_path):
     assert hooks_on(model) == 0
 
 
-def test_an_objective_that_was_not_prepared_says_what_is_missing():
+def test_an_objective_that_was_not_set_up_says_what_is_missing():
     _, _, labels, plan = batch()
     output = mixed_forward(tiny_bert().eval(), batch_of(examples(6)), plan, rows="mixed")
     with pytest.raises(ValueError, match="soft_label_logits"):
-        LaMix()(output, labels)
+        LaMix()(output, labels, RowLoss(CrossEntropy()), {})

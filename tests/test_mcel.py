@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from hf_logitmix import Method, MixTrainer, get_method
+from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.extras import FILE_NAME as EXTRAS
 from hf_logitmix.mixing import Linear
-from hf_logitmix.objectives import CrossEntropy, LaMix, MixedCrossEntropy
-from hf_logitmix.objectives.cross_entropy import cross_entropy
+from hf_logitmix.objectives import Clean, LaMix, Mixed, total_of
+from hf_logitmix.part import LabelSpec
 from hf_logitmix.similarity import FILE_NAME as SIMILARITY
 from hf_logitmix.similarity import lda_similarity
 from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing, TrainingSet, mcel
@@ -69,7 +70,7 @@ def test_gradients_are_those_of_equations_5_and_7(eps):
     targets = mcel(A.double(), torch.tensor(each, dtype=torch.float64))
     of_f, of_z = f.clone().requires_grad_(), f.log().requires_grad_()
     for variable, logits in ((of_f, of_f.log()), (of_z, of_z)):
-        losses = cross_entropy(logits, torch.tensor(labels), targets)
+        losses = RowLoss(CrossEntropy(), targets)(logits, torch.tensor(labels))
         (gradient,) = torch.autograd.grad(losses.sum(), variable)
         for n, y in enumerate(labels):
             for j in range(3):
@@ -84,7 +85,7 @@ def test_loss_is_torch_cross_entropy_of_soft_labels():
     matrix, each = similarity(5), torch.rand(5, generator=generator) / 2
     soft = torch.stack([(1 - each[y]) * F.one_hot(y, 5) + each[y] * matrix[y] for y in labels])
     expected = F.cross_entropy(logits, soft, reduction="none")
-    torch.testing.assert_close(cross_entropy(logits, labels, mcel(matrix, each)), expected)
+    torch.testing.assert_close(RowLoss(CrossEntropy(), mcel(matrix, each))(logits, labels), expected)
 
 
 @pytest.mark.parametrize("num_labels", [2, 3, 10])
@@ -96,7 +97,7 @@ def test_uniform_similarity_is_label_smoothing(num_labels, smoothing):
     labels = torch.randint(num_labels, (12,), generator=generator)
     targets = mcel(uniform(num_labels), smoothing * (num_labels - 1) / num_labels)
     expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-    torch.testing.assert_close(cross_entropy(logits, labels, targets), expected)
+    torch.testing.assert_close(RowLoss(CrossEntropy(), targets)(logits, labels), expected)
     torch.testing.assert_close(LabelSmoothing(smoothing).matrix(num_labels), targets)
 
 
@@ -117,13 +118,13 @@ def test_rows_are_distributions_that_prefer_the_label(num_labels, seed):
 @pytest.mark.parametrize("eps", [0.05, 0.2, 0.45])
 @pytest.mark.parametrize(("cls", "parametrization"), LEARNED)
 def test_learned_targets_start_as_mcel(cls, parametrization, eps):
-    targets = cls(eps, similarity(5), parametrization=parametrization).prepare(NOTHING)
+    targets = cls(eps, similarity(5), parametrization=parametrization).setup(NOTHING)
     rows = targets.matrix(5)
     torch.testing.assert_close(rows, mcel(similarity(5), eps), atol=1e-6, rtol=0)
     generator = torch.Generator().manual_seed(0)
     logits, labels = 3 * torch.randn(20, 5, generator=generator), torch.randint(5, (20,), generator=generator)
-    expected = cross_entropy(logits, labels, MCEL(eps, similarity(5)).matrix(5))
-    torch.testing.assert_close(cross_entropy(logits, labels, rows), expected, atol=1e-5, rtol=0)
+    expected = RowLoss(CrossEntropy(), MCEL(eps, similarity(5)).matrix(5))(logits, labels)
+    torch.testing.assert_close(RowLoss(CrossEntropy(), rows)(logits, labels), expected, atol=1e-5, rtol=0)
     assert rows.requires_grad
     assert sum(p.numel() for p in targets.learned.parameters()) == (5 if cls is SGMCEL else 25)
 
@@ -193,38 +194,38 @@ def test_gmcel_penalties_equal_plain_loops(p):
 def test_the_penalty_is_the_weighted_sum_of_its_terms(cls, parametrization, p):
     given_weights = [0.5, 2.0, 3.0, 7.0][: 3 if cls is SGMCEL else 4]
     options = {"margins": (0.1, 0.2, 0.3)} if cls is GMCEL else {}
-    targets = cls(0.3, A, parametrization=parametrization, penalties=given_weights, p=p, **options).prepare(NOTHING)
-    total, terms = targets.penalty()
+    targets = cls(0.3, A, parametrization=parametrization, penalties=given_weights, p=p, **options).setup(NOTHING)
+    terms = targets.penalty()
     rows = mcel(A, 0.3).tolist()
     expected = sg_by_hand([0.3] * 3, A.tolist(), p) if cls is SGMCEL else gm_by_hand(rows, [0.1, 0.2, 0.3], p)
-    assert [terms[name].item() for name in (SG_NAMES if cls is SGMCEL else GM_NAMES)] == pytest.approx(
+    assert [terms[name].rows.item() for name in (SG_NAMES if cls is SGMCEL else GM_NAMES)] == pytest.approx(
         expected, abs=1e-5
     )
     by_hand = sum(weight * value for weight, value in zip(given_weights, expected, strict=True))
-    assert total.item() == pytest.approx(by_hand, abs=1e-4)
+    assert total_of(terms).item() == pytest.approx(by_hand, abs=1e-4)
 
 
 @pytest.mark.parametrize("num_labels", [2, 3, 10])
 @pytest.mark.parametrize("parametrization", ["simplex", "soft"])
 def test_default_margins_are_met_at_the_start(num_labels, parametrization):
     """At E_ii = 1 - eps the margin term is zero, and it grows to either side."""
-    targets = GMCEL(0.3, similarity(num_labels), parametrization=parametrization).prepare(NOTHING)
-    assert targets.penalty().terms["penalty_margin"].item() == pytest.approx(0, abs=1e-10)
+    targets = GMCEL(0.3, similarity(num_labels), parametrization=parametrization).setup(NOTHING)
+    assert targets.penalty()["penalty_margin"].rows.item() == pytest.approx(0, abs=1e-10)
     for nudge in (-0.05, 0.05):
-        moved = GMCEL(0.3, similarity(num_labels), parametrization=parametrization).prepare(NOTHING)
+        moved = GMCEL(0.3, similarity(num_labels), parametrization=parametrization).setup(NOTHING)
         with torch.no_grad():
             moved.learned.weight.diagonal().add_(nudge)
-        assert moved.penalty().terms["penalty_margin"].item() > 1e-4
+        assert moved.penalty()["penalty_margin"].rows.item() > 1e-4
 
 
 @pytest.mark.parametrize(("high", "low", "settles"), [(20.0, 30.0, 0.2), (10.0, 10.0, 0.25), (9.0, 1.0, 0.45)])
 @pytest.mark.parametrize("parametrization", ["simplex", "soft"])
 def test_penalties_alone_settle_sg_mcel_at_b_over_twice_b_plus_g(parametrization, high, low, settles):
-    targets = SGMCEL(0.1, A, parametrization=parametrization, penalties=(1.0, high, low)).prepare(NOTHING)
+    targets = SGMCEL(0.1, A, parametrization=parametrization, penalties=(1.0, high, low)).setup(NOTHING)
     optimizer = torch.optim.Adam(targets.learned.parameters(), lr=0.05)
     for _ in range(400):
         optimizer.zero_grad()
-        targets.penalty().total.backward()
+        total_of(targets.penalty()).backward()
         optimizer.step()
     assert (1 - targets.matrix(3).diagonal()).tolist() == pytest.approx([settles] * 3, abs=2e-3)
 
@@ -236,11 +237,12 @@ def test_without_penalties_the_label_takes_all(cls, parametrization):
     own = {}
     for penalties in (None, (0.0,) * (3 if cls is SGMCEL else 4)):
         options = {} if penalties is None else {"penalties": penalties}
-        targets = cls(0.2, A, parametrization=parametrization, **options).prepare(NOTHING)
+        targets = cls(0.2, A, parametrization=parametrization, **options).setup(NOTHING)
         optimizer = torch.optim.Adam(targets.learned.parameters(), lr=0.05)
         for _ in range(200):
             optimizer.zero_grad()
-            (cross_entropy(logits, labels, targets.matrix(3)).mean() + targets.penalty().total).backward()
+            loss = RowLoss(CrossEntropy(), targets.matrix(3))(logits, labels).mean()
+            (loss + total_of(targets.penalty())).backward()
             optimizer.step()
         own[penalties is None] = targets.matrix(3).detach()
     assert ((own[True].diagonal() > 0.6) & (own[True].diagonal() < 0.95)).all()
@@ -257,7 +259,7 @@ moderate, extreme = st.floats(-15, 15, width=32), st.floats(width=32, allow_nan=
 @given(st.lists(moderate | extreme, min_size=4, max_size=4))
 def test_simplex_eps_cannot_leave_its_range(values):
     """Strictly inside up to u = 15 either way; beyond, float32 rounds to the bounds themselves."""
-    targets = SGMCEL(0.2, similarity(4)).prepare(NOTHING)
+    targets = SGMCEL(0.2, similarity(4)).setup(NOTHING)
     with torch.no_grad():
         targets.learned.weight.copy_(torch.tensor(values))
     rows = targets.matrix(4).detach()
@@ -266,32 +268,32 @@ def test_simplex_eps_cannot_leave_its_range(values):
         assert 0 < eps < 0.5 or abs(value) > 15
     torch.testing.assert_close(rows.sum(1), torch.ones(4))
     assert (rows >= 0).all()
-    assert targets.penalty().terms["penalty_sum"].item() == pytest.approx(0, abs=1e-10)
+    assert targets.penalty()["penalty_sum"].rows.item() == pytest.approx(0, abs=1e-10)
 
 
 @settings(deadline=None, derandomize=True, max_examples=80)
 @given(st.lists(moderate | extreme, min_size=9, max_size=9))
 def test_simplex_rows_are_always_distributions(values):
-    targets = GMCEL(0.2, A).prepare(NOTHING)
+    targets = GMCEL(0.2, A).setup(NOTHING)
     with torch.no_grad():
         targets.learned.weight.copy_(torch.tensor(values).reshape(3, 3))
     rows = targets.matrix(3).detach()
     torch.testing.assert_close(rows.sum(1), torch.ones(3))
     assert (rows >= 0).all()
-    assert targets.penalty().terms["penalty_sum"].item() == pytest.approx(0, abs=1e-10)
+    assert targets.penalty()["penalty_sum"].rows.item() == pytest.approx(0, abs=1e-10)
 
 
 def test_soft_rows_are_never_negative():
-    targets = GMCEL(0.2, A, parametrization="soft").prepare(NOTHING)
+    targets = GMCEL(0.2, A, parametrization="soft").setup(NOTHING)
     with torch.no_grad():
         targets.learned.weight.copy_(torch.tensor([[0.9, -0.3, 0.1], [0.0, 1.4, 0.2], [-1.0, -2.0, -3.0]]))
     expected = [[0.9, 0.0, 0.1], [0.0, 1.4, 0.2], [0.0, 0.0, 0.0]]
     torch.testing.assert_close(targets.matrix(3), torch.tensor(expected))
     margins = [(3 * 0.8 - 1) / 2] * 3
-    found = [value.item() for value in targets.penalty().terms.values()]
+    found = [term.rows.item() for term in targets.penalty().values()]
     free = targets.learned.weight.tolist()  # below zero too, so that the penalties bring it back
     assert found == pytest.approx(gm_by_hand(free, margins, 2), abs=1e-5)
-    targets.penalty().total.backward()
+    total_of(targets.penalty()).backward()
     assert (targets.learned.weight.grad[2] < 0).all()
 
 
@@ -349,54 +351,53 @@ def test_a_similarity_that_does_not_fit(name):
         with pytest.raises(ValueError, match="class_similarity"):
             get_method(name, class_similarity=wrong)
     method = get_method(name, class_similarity=A)
-    method.check(tiny_bert(3), 3, "single_label_classification")
+    method.check(tiny_bert(3), LabelSpec(3, "single_label_classification"))
     with pytest.raises(ValueError, match="class_similarity has 3 rows and the model has num_labels=4"):
-        method.check(tiny_bert(4), 4, "single_label_classification")
+        method.check(tiny_bert(4), LabelSpec(4, "single_label_classification"))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_margins_that_are_not_finite(bad):
     with pytest.raises(ValueError, match="one finite number for each of 3 classes"):
-        get_method("gmcel", margins=(0.1, bad, 0.2)).check(tiny_bert(3), 3, "single_label_classification")
+        get_method("gmcel", margins=(0.1, bad, 0.2)).check(tiny_bert(3), LabelSpec(3, "single_label_classification"))
 
 
 def test_margins_of_a_wrong_length():
     method = get_method("gmcel", margins=(0.1, 0.2))
     with pytest.raises(ValueError, match=r"margins=\(0\.1, 0\.2\): pass one finite number for each of 3 classes"):
-        method.check(tiny_bert(3), 3, "single_label_classification")
+        method.check(tiny_bert(3), LabelSpec(3, "single_label_classification"))
 
 
 @pytest.mark.parametrize("name", ["mcel", "sg_mcel", "gmcel"])
 @pytest.mark.parametrize(("num_labels", "problem"), [(1, "regression"), (3, "multi_label_classification")])
 def test_undefined_without_classes(name, num_labels, problem):
     with pytest.raises(ValueError, match=problem):
-        get_method(name).check(tiny_bert(num_labels), num_labels, problem)
+        get_method(name).check(tiny_bert(num_labels), LabelSpec(num_labels, problem))
 
 
 @pytest.mark.parametrize("name", ["mcel", "sg_mcel", "gmcel"])
 def test_two_classes_warn(name):
     with pytest.warns(UserWarning, match="label smoothing with twice the eps"):
-        get_method(name).check(tiny_bert(2), 2, "single_label_classification")
+        get_method(name).check(tiny_bert(2), LabelSpec(2, "single_label_classification"))
 
 
 @pytest.mark.parametrize("cls", [MCEL, SGMCEL, GMCEL])
-def test_nothing_is_known_before_prepare(cls):
-    with pytest.raises(ValueError, match=r"prepare\(\)"):
+def test_nothing_is_known_before_setup(cls):
+    with pytest.raises(ValueError, match=r"setup\(\)"):
         cls().matrix(3)
     if cls is not MCEL:
-        with pytest.raises(ValueError, match=r"prepare\(\)"):
-            cls(class_similarity=A).penalty()
+        with pytest.raises(ValueError, match=r"setup\(\)"):
+            cls(class_similarity=A).matrix(3)
 
 
 def test_lamix_takes_distributions_alone():
-    mixing = Linear(alpha=1.0, input_lam=0.5)
     halves = torch.diag(torch.tensor([0.5, 1.0, 1.0]))
     for targets in (Infogain(), halves, SGMCEL(parametrization="soft"), GMCEL(parametrization="soft")):
         with pytest.raises(ValueError, match="rows that need not sum to 1"):
-            Method(mixing, LaMix(), targets)
-        Method(Linear(alpha=1.0), MixedCrossEntropy(), targets)
+            Method(Linear(), LaMix(), targets)
+        Method(Linear(), Mixed(), targets)
     for targets in (torch.eye(3), MCEL(0.2, A), SGMCEL(), GMCEL(), LabelSmoothing(0.1)):
-        Method(mixing, LaMix(), targets)
+        Method(Linear(), LaMix(), targets)
 
 
 # ---- in training -----------------------------------------------------------------------------------------------------
@@ -457,7 +458,7 @@ def test_equals_a_loop_by_hand(tmp_path, name, parametrization, batch, accumulat
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert logged == pytest.approx(losses, abs=5e-5)
     torch.testing.assert_close(weights(trainer.model), weights(model), atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(trainer.method.targets.learned.weight, weight, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(trainer.method_in_training.targets.learned.weight, weight, atol=1e-5, rtol=1e-4)
     assert (weight - start_of(name, parametrization)).abs().min() > 1e-5
 
 
@@ -531,7 +532,7 @@ def test_learned_targets_stay_useful(tmp_path, name, parametrization):
         train_dataset=data,
     )
     trainer.train()
-    rows = trainer.method.targets.matrix(4).detach()
+    rows = trainer.method_in_training.targets.matrix(4).detach()
     eps = 1 - rows.diagonal()
     assert ((eps > 0.01) & (eps < 0.49)).all()
     assert (eps - 0.2).abs().min() > 1e-4
@@ -573,7 +574,7 @@ def test_what_is_learned_is_in_the_optimizer_and_not_in_the_model(tmp_path, name
         train_dataset=examples(16),
     )
     trainer.train()
-    weight = trainer.method.targets.learned.weight
+    weight = trainer.method_in_training.targets.learned.weight
     groups = [g for g in trainer.optimizer.param_groups if any(p is weight for p in g["params"])]
     assert [(len(g["params"]), g["weight_decay"], g["lr"]) for g in groups] == [(1, 0.0, 0.03)]
     model_groups = [g for g in trainer.optimizer.param_groups if g is not groups[0]]
@@ -611,8 +612,8 @@ def test_an_optimizer_of_the_user_gets_what_is_learned(tmp_path):
     trainer = MixTrainer(model=model, args=arguments(tmp_path), optimizers=(mine, None), **options)
     trainer.train()
     assert [g["lr"] for g in mine.param_groups] == [LEARNING_RATE, 0.01]
-    assert mine.param_groups[1]["params"][0] is trainer.method.targets.learned.weight
-    assert (1 - trainer.method.targets.matrix(3).diagonal() - 0.2).abs().min() > 1e-6
+    assert mine.param_groups[1]["params"][0] is trainer.method_in_training.targets.learned.weight
+    assert (1 - trainer.method_in_training.targets.matrix(3).diagonal() - 0.2).abs().min() > 1e-6
     schedule = torch.optim.lr_scheduler.ConstantLR(mine)
     with pytest.raises(ValueError, match="lr_scheduler"):
         MixTrainer(model=tiny_bert(), args=arguments(tmp_path), optimizers=(mine, schedule), **options).train()
@@ -654,11 +655,11 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, name, parametrization):
     assert stopped.state.global_step == 4
     resumed = run(tmp_path / "parts", name, parametrization, resume=True)
     assert torch.equal(weights(whole.model), weights(resumed.model))
-    first, second = (trainer.method.targets for trainer in (whole, resumed))
+    first, second = (trainer.method_in_training.targets for trainer in (whole, resumed))
     assert torch.equal(first.learned.weight, second.learned.weight)
     assert torch.equal(first.matrix(3), second.matrix(3))
     assert torch.equal(first.class_similarity, second.class_similarity)
-    assert not torch.equal(first.matrix(3), stopped.method.targets.matrix(3))
+    assert not torch.equal(first.matrix(3), stopped.method_in_training.targets.matrix(3))
     losses = [[entry["loss"] for entry in t.state.log_history if "loss" in entry] for t in (whole, resumed)]
     assert losses[0] == losses[1]
 
@@ -713,7 +714,7 @@ def test_the_best_model_comes_with_the_targets_of_its_time(tmp_path):
     )
     trainer.train()
     kept = {step: load_file(tmp_path / f"checkpoint-{step}" / EXTRAS)["targets.weight"] for step in (2, 4, 6)}
-    assert torch.equal(trainer.method.targets.learned.weight, kept[4])
+    assert torch.equal(trainer.method_in_training.targets.learned.weight, kept[4])
     assert not torch.equal(kept[4], kept[2])
     assert not torch.equal(kept[4], kept[6])
 
@@ -728,13 +729,16 @@ def test_a_second_call_of_train_goes_on(tmp_path, name, parametrization):
     )
     trainer.train()
     first = trainer.state.log_history[0]["penalty_low"]
-    learned, after = trainer.method.targets.learned, trainer.method.targets.matrix(3).detach().clone()
-    low = trainer.method.targets.penalty().terms["penalty_low"].item()
+    learned, after = (
+        trainer.method_in_training.targets.learned,
+        trainer.method_in_training.targets.matrix(3).detach().clone(),
+    )
+    low = trainer.method_in_training.targets.penalty()["penalty_low"].rows.item()
     trainer.train()
-    assert trainer.method.targets.learned is learned
+    assert trainer.method_in_training.targets.learned is learned
     assert trainer.state.log_history[0]["penalty_low"] == pytest.approx(low, abs=1e-6)
     assert low != pytest.approx(first, abs=1e-4)
-    assert not torch.equal(trainer.method.targets.matrix(3), after)
+    assert not torch.equal(trainer.method_in_training.targets.matrix(3), after)
 
 
 def without_class(label):
@@ -764,7 +768,7 @@ def test_with_a_similarity_of_the_user_any_training_set_will_do(tmp_path):
     trainer = MixTrainer(model=tiny_bert(), args=arguments(tmp_path, max_steps=1), method=method, train_dataset=data)
     trainer.train()
     assert trainer.state.global_step == 1
-    assert torch.equal(trainer.method.targets.learned.similarity, A)
+    assert torch.equal(trainer.method_in_training.targets.learned.similarity, A)
 
 
 def test_the_similarity_of_a_run_is_that_of_the_model_as_loaded(tmp_path):
@@ -772,19 +776,19 @@ def test_the_similarity_of_a_run_is_that_of_the_model_as_loaded(tmp_path):
     with torch.no_grad():
         features = tiny_bert().eval().bert(**batch_of(data)).pooler_output
     expected = lda_similarity(features, [row["labels"] for row in data])
-    for method in (get_method("mcel"), Method(Linear(alpha=1.0), MixedCrossEntropy(), MCEL(0.1))):
+    for method in (get_method("mcel"), Method(Linear(), Mixed(), MCEL(0.1))):
         folder = tmp_path / str(method.targets.eps)
         trainer = MixTrainer(model=tiny_bert(), args=arguments(folder), method=method, train_dataset=data)
         trainer.train()
-        torch.testing.assert_close(trainer.method.targets.class_similarity, expected, atol=2e-4, rtol=0)
+        torch.testing.assert_close(trainer.method_in_training.targets.class_similarity, expected, atol=2e-4, rtol=0)
         kept = load_file(folder / SIMILARITY)["class_similarity"]
-        assert torch.equal(trainer.method.targets.class_similarity, kept)
+        assert torch.equal(trainer.method_in_training.targets.class_similarity, kept)
 
 
 def test_equality_and_repr_know_nothing_of_what_is_learned():
-    prepared = Method(objective=CrossEntropy(), targets=SGMCEL(0.2, A)).prepare(NOTHING)
-    assert list(prepared.learned) == ["targets"]
-    assert "learned" not in repr(prepared)
-    with pytest.raises(ValueError, match="learned=None is not an option"):
+    ready = Method(objective=Clean(), targets=SGMCEL(0.2, A)).setup(NOTHING)
+    assert list(ready.learned) == ["targets"]
+    assert "learned" not in repr(ready.method)
+    with pytest.raises(ValueError, match="learned is not an option"):
         get_method("sg_mcel", learned=None)
-    assert not len(get_method("mcel", class_similarity=A).prepare(NOTHING).learned)
+    assert not len(get_method("mcel", class_similarity=A).setup(NOTHING).learned)

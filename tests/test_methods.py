@@ -12,22 +12,24 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from hf_logitmix import METHODS, Method, get_method
 from hf_logitmix.mixing import CutMix, Linear, NoMixing, PuzzleMix
-from hf_logitmix.moment import Moment
-from hf_logitmix.objectives import CrossEntropy, Distillation, LaMix, LogitMix, MixedCrossEntropy
+from hf_logitmix.objectives import Clean, Distillation, LaMix, LogitMix, Mixed
+from hf_logitmix.pairing import Beta, Constant, RandomPairs, Uniform
+from hf_logitmix.part import LabelSpec
+from hf_logitmix.step import Step
 from hf_logitmix.targets import LabelSmoothing, OneHot
 
 # name -> mixing, alpha, level, objective, weights, eps
 PUBLISHED = {
-    "vanilla": (NoMixing, None, None, CrossEntropy, None, None),
-    "label_smoothing": (NoMixing, None, None, CrossEntropy, None, 0.1),
-    "infogain": (NoMixing, None, None, CrossEntropy, None, None),
-    "mcel": (NoMixing, None, None, CrossEntropy, None, 0.2),
-    "sg_mcel": (NoMixing, None, None, CrossEntropy, None, 0.2),
-    "gmcel": (NoMixing, None, None, CrossEntropy, None, 0.2),
-    "mixup": (Linear, 0.4, "embedding", MixedCrossEntropy, None, None),
-    "manifold_mixup": (Linear, 2.0, "manifold", MixedCrossEntropy, None, None),
-    "cutmix": (CutMix, 1.0, None, MixedCrossEntropy, None, None),
-    "puzzlemix": (PuzzleMix, 1.0, None, MixedCrossEntropy, None, None),
+    "vanilla": (NoMixing, None, None, Clean, None, None),
+    "label_smoothing": (NoMixing, None, None, Clean, None, 0.1),
+    "infogain": (NoMixing, None, None, Clean, None, None),
+    "mcel": (NoMixing, None, None, Clean, None, 0.2),
+    "sg_mcel": (NoMixing, None, None, Clean, None, 0.2),
+    "gmcel": (NoMixing, None, None, Clean, None, 0.2),
+    "mixup": (Linear, 0.4, "embedding", Mixed, None, None),
+    "manifold_mixup": (Linear, 2.0, "manifold", Mixed, None, None),
+    "cutmix": (CutMix, 1.0, None, Mixed, None, None),
+    "puzzlemix": (PuzzleMix, 1.0, None, Mixed, None, None),
     "logitmix": (Linear, 3.0, "embedding", LogitMix, (1, 1, 1), None),
     "logitmix_m": (Linear, 3.0, "embedding", LogitMix, (1, 1, 1), None),
     "logitmix_c": (CutMix, 1.0, None, LogitMix, (1, 1, 0.1), None),
@@ -48,13 +50,14 @@ def test_defaults_are_the_published_ones(name):
     mixing, alpha, level, objective, weights, eps = PUBLISHED[name]
     method = get_method(name)
     assert (type(method.mixing), type(method.objective)) == (mixing, objective)
-    assert getattr(method.mixing, "alpha", None) == alpha
+    drawn = method.pairing.lam if method.pairing.label_lam is None else method.pairing.label_lam
+    assert alpha is None or drawn == Beta(alpha)
     assert getattr(method.mixing, "level", None) == level
     assert getattr(method.objective, "weights", None) == weights
     assert getattr(method.objective, "similarity", "mse") == "mse"
     assert getattr(method.objective, "warmup", "none") == "none"
     assert getattr(method.targets, "eps", None) == eps
-    assert method.mixing.mix_fraction == 1.0
+    assert (method.pairing.fraction, method.pairing.prob, method.pairing.per_example) == (1.0, 1.0, False)
 
 
 def test_every_method_is_in_the_table_above():
@@ -63,15 +66,16 @@ def test_every_method_is_in_the_table_above():
 
 def test_defaults_of_lamix_and_puzzlemix_are_the_published_ones():
     lamix, with_puzzles, puzzle = (get_method(name) for name in ("lamix", "lamix_p", "puzzlemix"))
-    assert (lamix.objective.beta, lamix.mixing.input_lam, lamix.objective.label_lam) == (0.5, 0.5, "uniform")
-    assert (with_puzzles.objective.beta, with_puzzles.mixing.input_lam) == (1.0, 0.5)
+    assert (lamix.objective.beta, with_puzzles.objective.beta) == (0.5, 1.0)
+    for method in (lamix, with_puzzles):
+        assert (method.pairing.lam, method.pairing.label_lam) == (Constant(0.5), Beta(1.0))  # which is uniform
     mixing = puzzle.mixing
     assert (mixing.label_smoothness, mixing.data_smoothness, mixing.prior_weight) == (1.2, 0.5, 0.2)
     assert (mixing.neigh_size, mixing.n_labels, mixing.transport, mixing.t_eps) == (4, 3, True, 0.8)
 
 
 def test_rows_that_each_objective_asks_for():
-    rows = {name: METHODS[name].objective.rows for name in ("vanilla", "mixup", "logitmix")}
+    rows = {name: METHODS[name].objective.rows(Step(5, 9)) for name in ("vanilla", "mixup", "logitmix")}
     assert rows == {"vanilla": "clean", "mixup": "mixed", "logitmix": "both"}
 
 
@@ -79,10 +83,11 @@ def test_options_reach_their_part_and_leave_the_table_alone():
     method = get_method(
         "logitmix", alpha=1, level="hidden:2", per_example=True, mix_fraction=0.5, weights=[1, 0, 2], similarity="l2"
     )
-    assert method.mixing == Linear(alpha=1, level="hidden:2", per_example=True, mix_fraction=0.5)
+    assert method.mixing == Linear(level="hidden:2")
+    assert method.pairing == RandomPairs(lam=Beta(1), per_example=True, fraction=0.5)
     assert method.objective.weights == (1.0, 0.0, 2.0)
     assert method.objective.similarity == "l2"
-    assert get_method("logitmix").mixing.alpha == 3.0
+    assert get_method("logitmix").pairing.lam == Beta(3.0)
     assert get_method("label_smoothing", eps=0.2).targets.eps == 0.2
     with pytest.raises(TypeError):
         METHODS["mine"] = Method()
@@ -100,32 +105,37 @@ def test_any_product_of_the_axes_is_a_method():
     ("name", "options", "message"),
     [
         ("logitmax", {}, "method='logitmax'.*logitmix"),
-        ("logitmix", {"alpha": 0}, "alpha=0"),
-        ("logitmix", {"alpha": math.nan}, "alpha=nan"),
-        ("logitmix", {"alhpa": 1}, "alhpa=1.*alpha"),
-        ("vanilla", {"alpha": 1}, "alpha=1"),
-        ("mixup", {"weights": (1, 1, 1)}, "weights=.*alpha"),
-        ("logitmix", {"draw": 0.5}, "draw=0.5"),
+        ("logitmix", {"alpha": 0}, "alpha must be .* got 0"),
+        ("logitmix", {"alpha": math.nan}, "alpha must be .* got nan"),
+        ("logitmix", {"alhpa": 1}, "alhpa is not an option.*alpha"),
+        ("vanilla", {"alpha": 1}, "alpha is not an option"),
+        ("mixup", {"weights": (1, 1, 1)}, "weights is not an option.*alpha"),
+        ("logitmix", {"draw": 0.5}, "draw is not an option"),
         ("logitmix", {"level": "hidden"}, "level='hidden'"),
         ("logitmix", {"level": "hidden:0"}, "level='hidden:0'"),
         ("logitmix", {"level": "hidden:-1"}, "level='hidden:-1'"),
         ("logitmix", {"level": 3}, "level=3"),
-        ("logitmix", {"similarity": "cosine"}, "similarity='cosine'.*mse"),
-        ("logitmix", {"weights": (1, 1)}, "weights="),
-        ("logitmix", {"weights": (1, -1, 1)}, "weights="),
-        ("logitmix", {"weights": (0, 0, 0)}, "weights="),
-        ("logitmix", {"weights": (1, math.nan, 1)}, "weights="),
-        ("logitmix", {"mix_fraction": 0}, "mix_fraction=0"),
-        ("logitmix", {"mix_fraction": 1.01}, "mix_fraction=1.01"),
-        ("logitmix", {"mix_fraction": math.nan}, "mix_fraction=nan"),
+        ("logitmix", {"similarity": "cosine"}, "similarity must be .*mse.* got 'cosine'"),
+        ("logitmix", {"weights": (1, 1)}, "weights must be three numbers"),
+        ("logitmix", {"weights": (1, -1, 1)}, "weights must be three numbers"),
+        ("logitmix", {"weights": (0, 0, 0)}, "weights must be three numbers"),
+        ("logitmix", {"weights": (1, math.nan, 1)}, "weights must be three numbers"),
+        ("logitmix", {"mix_fraction": 0}, "mix_fraction must be .* got 0"),
+        ("logitmix", {"mix_fraction": 1.01}, "mix_fraction must be .* got 1.01"),
+        ("logitmix", {"mix_fraction": math.nan}, "mix_fraction must be .* got nan"),
         ("mixup", {"mix_fraction": 0.5}, "mix_fraction=0.5"),
-        ("logitmix", {"warmup": "linear"}, "warmup='linear'.*ramp"),
-        ("logitmix", {"warmup": "ramp", "drops": (0.7, 0.3)}, "drops="),
-        ("logitmix", {"warmup": "ramp", "drops": (0.5, 0.5)}, "drops="),
-        ("logitmix", {"warmup": "ramp", "drops": (0.0,)}, "drops="),
-        ("logitmix", {"warmup": "ramp", "drops": (0.5, 1.0)}, "drops="),
-        ("cutmix", {"prob": 0}, "prob=0"),
-        ("cutmix", {"prob": 1.5}, "prob=1.5"),
+        ("logitmix", {"warmup": "linear"}, "warmup must be .*ramp.* got 'linear'"),
+        ("logitmix", {"warmup": "ramp", "milestones": (0.7, 0.3)}, "milestones must be"),
+        ("logitmix", {"warmup": "ramp", "milestones": (0.5, 0.5)}, "milestones must be"),
+        ("logitmix", {"warmup": "ramp", "milestones": (0.0,)}, "milestones must be"),
+        ("logitmix", {"warmup": "ramp", "milestones": (0.5, 1.0)}, "milestones must be"),
+        ("cutmix", {"prob": 0}, "prob must be .* got 0"),
+        ("cutmix", {"prob": 1.5}, "prob must be .* got 1.5"),
+        ("mixup", {"lam": 1.5}, "lam must be .* got 1.5"),
+        ("mixup", {"label_lam": "mine"}, "label_lam must be .* got 'mine'"),
+        ("mixup", {"off_after": 0}, "off_after must be .* got 0"),
+        ("mixup", {"partners": "near"}, "partners must be one of any, length, got 'near'"),
+        ("mixup", {"criterion": "hinge"}, "criterion must be .* got 'hinge'"),
         ("label_smoothing", {"eps": 1.0}, "eps=1.0"),
     ],
 )
@@ -134,7 +144,7 @@ def test_impossible_options_are_named(name, options, message):
         get_method(name, **options)
 
 
-@pytest.mark.parametrize("objective", [LogitMix(), MixedCrossEntropy()])
+@pytest.mark.parametrize("objective", [LogitMix(), Mixed()])
 def test_objectives_on_mixed_rows_need_a_mixing(objective):
     with pytest.raises(ValueError, match=r"mixing=NoMixing\(\)"):
         Method(NoMixing(), objective)
@@ -157,7 +167,7 @@ def test_objectives_on_mixed_rows_need_a_mixing(objective):
 )
 def test_check_refuses_what_the_model_cannot_do(method, labels, problem_type, message):
     with pytest.raises(ValueError, match=message):
-        method.check(tiny_bert(), labels, problem_type)
+        method.check(tiny_bert(), LabelSpec(labels, problem_type))
 
 
 @pytest.mark.parametrize("similarity", ["mse", "l2"])
@@ -165,16 +175,16 @@ def test_check_refuses_what_the_model_cannot_do(method, labels, problem_type, me
 def test_check_accepts_logitmix_for_numbers_and_multi_label(similarity, labels, problem_type):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        get_method("logitmix", similarity=similarity).check(tiny_bert(), labels, problem_type)
+        get_method("logitmix", similarity=similarity).check(tiny_bert(), LabelSpec(labels, problem_type))
 
 
 def test_only_logitmix_at_the_pooled_vector_of_a_linear_head_warns():
     with pytest.warns(UserWarning, match="level='pooled'.*zero"):
-        get_method("logitmix", level="pooled").check(tiny_bert(), 2, "single_label_classification")
+        get_method("logitmix", level="pooled").check(tiny_bert(), LabelSpec(2, "single_label_classification"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name, level in (("mixup", "pooled"), ("logitmix", "embedding"), ("logitmix", "hidden:2")):
-            get_method(name, level=level).check(tiny_bert(), 2, "single_label_classification")
+            get_method(name, level=level).check(tiny_bert(), LabelSpec(2, "single_label_classification"))
 
 
 # ---- schedules ------------------------------------------------------------------------------------------------
@@ -182,8 +192,8 @@ def test_only_logitmix_at_the_pooled_vector_of_a_linear_head_warns():
 
 def shares(objective, progress, runs=600, steps=1000):
     """Shares of plain CE, mixed CE and LogitMix at one place in training, over many seeds."""
-    kinds = [type(objective.at(Moment(round(progress * steps), steps, seed))) for seed in range(runs)]
-    return [kinds.count(kind) / runs for kind in (CrossEntropy, MixedCrossEntropy, LogitMix)]
+    kinds = [objective.rows(Step(round(progress * steps), steps, seed)) for seed in range(runs)]
+    return [kinds.count(kind) / runs for kind in ("clean", "mixed", "both")]
 
 
 def ramp_by_hand(t, drop=None):
@@ -201,7 +211,7 @@ def ramp_by_hand(t, drop=None):
 @pytest.mark.parametrize("drop", [None, 0.5, 0.8], ids=lambda d: f"drop_{d}")
 @pytest.mark.parametrize("t", [0.0, 0.1, 0.15, 0.2, 0.3, 0.45, 0.49, 0.5, 0.55, 0.69, 0.75, 0.8, 0.82, 0.9, 0.999])
 def test_ramp_follows_the_piecewise_formula(t, drop):
-    objective = LogitMix(warmup="ramp", drops=() if drop is None else (drop,))
+    objective = LogitMix(warmup="ramp", milestones=() if drop is None else (drop,))
     expected = ramp_by_hand(t, drop)
     plain, mixed, logitmix = shares(objective, t)
     assert plain == (expected is None)
@@ -210,7 +220,7 @@ def test_ramp_follows_the_piecewise_formula(t, drop):
 
 
 def test_ramp_restarts_at_each_of_two_drops():
-    objective = LogitMix(warmup="ramp", drops=(0.5, 0.75))
+    objective = LogitMix(warmup="ramp", milestones=(0.5, 0.75))
     at_start, before, at_drop, halfway = (shares(objective, t)[2] for t in (0.5, 0.749, 0.75, 0.75 + 0.7 * 0.25 / 2))
     assert (at_start, before, at_drop) == (0, 1, 0)
     assert halfway == pytest.approx(0.5, abs=0.08)
@@ -219,63 +229,69 @@ def test_ramp_restarts_at_each_of_two_drops():
 def test_share_of_logitmix_over_a_whole_run_is_the_area_under_the_ramp():
     """.2 of plain CE, then a triangle of area .25 under the line up to .7, then .3 of LogitMix."""
     objective = LogitMix(warmup="ramp")
-    kinds = [type(objective.at(Moment(step, 10_000))) for step in range(10_000)]
-    assert kinds.count(CrossEntropy) == 2000
-    assert kinds.count(LogitMix) / 10_000 == pytest.approx(0.25 + 0.3, abs=0.02)
-    assert CrossEntropy not in kinds[2000:]
-    assert set(kinds[7000:]) == {LogitMix}
+    kinds = [objective.rows(Step(step, 10_000)) for step in range(10_000)]
+    assert kinds.count("clean") == 2000
+    assert kinds.count("both") / 10_000 == pytest.approx(0.25 + 0.3, abs=0.02)
+    assert "clean" not in kinds[2000:]
+    assert set(kinds[7000:]) == {"both"}
 
 
 @pytest.mark.parametrize("steps", [10, 100, 30, 70])
 def test_step_is_plain_for_exactly_the_first_tenth(steps):
     objective = LogitMix(warmup="step", weights=(1, 2, 3))
-    kinds = [objective.at(Moment(step, steps)) for step in range(steps)]
-    assert kinds == [CrossEntropy()] * (steps // 10) + [objective] * (steps - steps // 10)
+    kinds = [objective.rows(Step(step, steps)) for step in range(steps)]
+    assert kinds == ["clean"] * (steps // 10) + ["both"] * (steps - steps // 10)
 
 
-def test_without_warmup_and_without_schedule_nothing_changes():
-    for name in METHODS:
-        method = get_method(name)
-        if name not in ("manifold_mixup", "lamix", "lamix_p", "puzzlemix", "logitmix_p"):
-            assert all(method.at(Moment(step, 50)) == method for step in range(50))
+@pytest.mark.parametrize("name", METHODS)
+def test_an_objective_asks_for_what_it_says_and_for_nothing_else(name):
+    options = [{}, *({"warmup": kind} for kind in ("step", "ramp") if "warmup" in get_method(name).options)]
+    for given in options:
+        objective = get_method(name, **given).objective
+        asked = {objective.rows(Step(step, 400, seed)) for step in range(400) for seed in range(3)}
+        assert asked == objective.kinds
 
 
 def test_a_step_draws_the_same_however_often_it_is_asked():
-    method = Method(Linear(level="manifold"), LogitMix(warmup="ramp"))
-    first, again = ([method.at(Moment(step, 100, seed=4)) for step in range(100)] for _ in range(2))
+    objective = LogitMix(warmup="ramp")
+    first, again = ([objective.rows(Step(step, 100, seed=4)) for step in range(100)] for _ in range(2))
     assert first == again
-    assert first != [method.at(Moment(step, 100, seed=5)) for step in range(100)]
+    assert first != [objective.rows(Step(step, 100, seed=5)) for step in range(100)]
 
 
 def test_manifold_draws_its_layer_uniformly_and_apart_from_the_warmup():
     """The draw of a step is uniform in [0, 1), and among steps that the ramp made LogitMix too."""
-    method = Method(Linear(level="manifold"), LogitMix(warmup="ramp"))
-    steps = [method.at(Moment(step, 4000)) for step in range(800, 2800)]
-    kept = [step.mixing.draw for step in steps if isinstance(step.objective, LogitMix)]
-    assert stats.kstest([step.mixing.draw for step in steps], "uniform").pvalue > 0.01
+    steps = [Step(step, 4000) for step in range(800, 2800)]
+    kept = [step.uniform("level") for step in steps if LogitMix(warmup="ramp").rows(step) == "both"]
+    assert stats.kstest([step.uniform("level") for step in steps], "uniform").pvalue > 0.01
     assert stats.kstest(kept, "uniform").pvalue > 0.01
 
 
-def test_a_part_of_the_users_own_fits_in():
-    """Parts are protocols: a dataclass with the right fields takes part, and its fields become options."""
-
+def test_an_option_of_two_parts_has_its_full_name():
     @dataclasses.dataclass(frozen=True)
-    class Halved(Linear):
-        share: float = 0.5
+    class Focused(Clean):
+        alpha: float = 0.25
 
-        def plan(self, batch_size, **kwargs):
-            return super().plan(batch_size, **kwargs)._replace(lam=torch.full((batch_size,), self.share))
+        kinds = frozenset({"mixed"})
 
-    method = Method(Halved(), LogitMix()).with_options(share=0.25, similarity="l2")
-    assert method.mixing.plan(2).lam.tolist() == [0.25, 0.25]
-    assert method.objective.similarity == "l2"
-    with pytest.raises(ValueError, match="mixing="):
-        Method(SimpleNamespace(mixes=False, mix_fraction=1.0), LogitMix())
+    method = Method(Linear(), Focused(), pairing=RandomPairs(lam=Beta(2.0), label_lam=Uniform()))
+    with pytest.raises(ValueError, match=r"several parts.*pairing__lam__alpha or.*objective__alpha"):
+        method.with_options(alpha=0.5)
+    changed = method.with_options(objective__alpha=0.5, pairing__lam__alpha=0.1, level="hidden:1")
+    assert (changed.objective.alpha, changed.pairing.lam, changed.mixing.level) == (0.5, Beta(0.1), "hidden:1")
+    assert (method.objective.alpha, method.pairing.lam) == (0.25, Beta(2.0))
 
 
-def test_inputs_that_meet_apart_from_lam_are_for_lamix_alone():
-    with pytest.raises(ValueError, match=r"input_lam=None does not go with LaMix"):
-        Method(Linear(), LaMix())
-    for objective in (LogitMix(), MixedCrossEntropy()):
-        with pytest.raises(ValueError, match=r"input_lam=0\.5 does not go with"):
-            Method(Linear(input_lam=0.5), objective)
+def test_what_a_field_holds_is_changed_after_the_field():
+    method = get_method("lamix", alpha=0.5, label_lam=Beta(7.0))
+    assert method.pairing == RandomPairs(lam=Constant(0.5), label_lam=Beta(0.5))
+    assert get_method("lamix", label_lam="half").pairing.label_lam == Constant(0.5)
+    assert get_method("lamix", lam=Beta(3.0), label_lam="half", alpha=0.5).pairing.lam == Beta(0.5)
+    with pytest.raises(ValueError, match="alpha is not an option"):
+        get_method("lamix", alpha=0.5, label_lam="half")
+
+
+def test_a_part_in_the_place_of_another_is_refused():
+    for name, part in (("mixing", SimpleNamespace(mixes=False)), ("pairing", Linear()), ("objective", Linear())):
+        with pytest.raises(ValueError, match=f"{name} must be an object of hf_logitmix"):
+            Method(**{"mixing": Linear(), "objective": LogitMix(), name: part})

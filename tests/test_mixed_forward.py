@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ from glue_runs.data import load_task
 from glue_runs.tasks import TASKS
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import CutMix, Linear
-from hf_logitmix.mixing.text import attached
+from hf_logitmix.modalities.text import attached
 
 PLAN = MixPlan(torch.tensor([3, 0, 4, 1, 2, 5]), torch.tensor([0.9, 0.1, 0.55, 0.3, 0.7, 0.4]))
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}
@@ -209,8 +210,8 @@ def test_manifold_draws_every_level_equally_often():
     levels = ["embedding", "hidden:1", "hidden:2", "hidden:3"]
     by_level = [mixed_forward(model, batch, PLAN, mixing=Linear(level=level)).mixed_logits for level in levels]
     for number in range(8):
-        drawn = Linear(level="manifold", draw=(number + 0.5) / 8)
-        mixed = mixed_forward(model, batch, PLAN, mixing=drawn).mixed_logits
+        step = SimpleNamespace(uniform=lambda purpose, number=number: (number + 0.5) / 8)
+        mixed = mixed_forward(model, batch, PLAN, mixing=Linear(level="manifold"), step=step).mixed_logits
         assert [torch.allclose(mixed, other, atol=1e-5) for other in by_level].index(True) == number // 2
 
 
@@ -321,10 +322,10 @@ def test_a_model_that_would_not_be_mixed_is_an_error(rows):
     ("change", "message"),
     [
         ({"rows": "all"}, "rows='all'"),
-        ({"plan": MixPlan(PLAN.partner, PLAN.lam[:2])}, "does not fit"),
-        ({"plan": MixPlan(torch.arange(9), torch.ones(9))}, "does not fit"),
+        ({"plan": MixPlan(PLAN.partner, PLAN.lam[:2])}, "does not fit|pass one of each"),
+        ({"plan": MixPlan(torch.arange(9), torch.ones(9))}, "does not fit|pass one of each"),
         ({"mixing": Linear(level="hidden:9")}, "hidden:1 to hidden:3"),
-        ({"mixing": CutMix()}, "cuts pixels"),
+        ({"mixing": CutMix()}, "CutMix.* is for images and .* reads text"),
         ({"inputs": {"labels": torch.zeros(6)}}, "`labels`"),
         ({"inputs": {"inputs_embeds": torch.zeros(6, 9, 32)}}, "no `input_ids`"),
     ],

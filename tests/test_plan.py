@@ -8,9 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from hf_logitmix.mixing import CutMix, Linear, NoMixing
-from hf_logitmix.moment import Moment
-from hf_logitmix.plan import MixPlan, sample_plan
+from hf_logitmix.pairing import Beta, Constant, MixPlan, RandomPairs, Uniform, sample_plan
+from hf_logitmix.step import Step
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -110,9 +109,9 @@ def test_device_and_to():
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf])
-@pytest.mark.parametrize("make", [lambda alpha: sample_plan(4, alpha=alpha), Linear, CutMix])
+@pytest.mark.parametrize("make", [lambda alpha: sample_plan(4, alpha=alpha), Beta])
 def test_impossible_alpha(make, alpha):
-    with pytest.raises(ValueError, match="alpha="):
+    with pytest.raises(ValueError, match="alpha must be positive"):
         make(alpha=alpha)
 
 
@@ -126,34 +125,73 @@ def test_negative_batch_size():
     [(100, 7, 7), (50, 8, 4), (50, 7, 4), (1, 5, 1), (30, 10, 3), (55, 100, 55), (7, 100, 7), (50, 1, 1), (50, 0, 0)],
 )
 def test_mix_fraction_shortens_the_plan_to_the_share_rounded_up(percent, batch_size, expected):
-    plan = Linear(mix_fraction=percent / 100).plan(batch_size, generator=seeded(6))
+    plan = pairs(batch_size, fraction=percent / 100)
     assert len(plan.partner) == len(plan.lam) == expected
     assert len(set(plan.partner.tolist())) == expected
     assert all(0 <= index < batch_size for index in plan.partner.tolist())
 
 
+def pairs(batch_size: int, index: int = 0, **options) -> MixPlan:
+    return RandomPairs(**options)({"x": torch.zeros(batch_size, 2)}, None, Step(index, 1000, seed=3))
+
+
 @pytest.mark.parametrize("prob", [0.25, 0.5, 1.0])
-def test_cutmix_prob_is_the_share_of_batches_that_are_cut(prob):
-    generator = seeded(9)
-    cut = [bool((CutMix(prob=prob).plan(4, generator=generator).lam < 1).all()) for _ in range(2000)]
-    assert sum(cut) / len(cut) == pytest.approx(prob, abs=0.04)
+def test_prob_is_the_share_of_batches_that_are_mixed(prob):
+    for options in ({}, {"label_lam": Uniform()}):
+        plans = [pairs(4, index, prob=prob, **options) for index in range(2000)]
+        mixed = [bool((plan.lam < 1).all()) for plan in plans]
+        assert sum(mixed) / len(mixed) == pytest.approx(prob, abs=0.04)
+        assert all((plan.weight_of_label == 1).all() for plan in plans if plan.lam[0] == 1)
 
 
-def test_no_mixing_pairs_each_example_with_itself():
-    plan = NoMixing().plan(3)
-    assert plan.partner.tolist() == [0, 1, 2]
-    assert plan.lam.tolist() == [1.0, 1.0, 1.0]
+def test_mixing_is_off_after_its_share_of_training():
+    off = [RandomPairs(off_after=0.3).is_off(Step(index, 10)) for index in range(10)]
+    assert off == [False] * 3 + [True] * 7
+    assert not any(RandomPairs().is_off(Step(index, 10)) for index in range(10))
 
 
-def test_a_moment_draws_uniform_numbers_that_depend_on_seed_step_and_purpose_alone():
-    drawn = [Moment(step, 2000, seed=1).uniform("a") for step in range(2000)]
+def test_inputs_and_labels_have_lams_of_their_own():
+    """Of LaMix's pairs the inputs are at 1/2 and the labels uniform; Beta(2, 2) beside Beta(.4, .4) is independent."""
+    plans = [pairs(4, index, lam=Constant(0.5), label_lam=Uniform()) for index in range(2000)]
+    assert all((plan.lam == 0.5).all() for plan in plans)
+    assert stats.kstest([plan.label_lam[0].item() for plan in plans], "uniform").pvalue > 0.01
+    both = [pairs(4, index, lam=Beta(0.4), label_lam=Beta(2.0)) for index in range(2000)]
+    own, label = ([float(value[0]) for value in values] for values in zip(*((p.lam, p.label_lam) for p in both)))
+    assert stats.kstest(own, stats.beta(0.4, 0.4).cdf).pvalue > 0.01
+    assert stats.kstest(label, stats.beta(2, 2).cdf).pvalue > 0.01
+    assert abs(stats.pearsonr(own, label).statistic) < 0.06
+    assert len(set(pairs(64, per_example=True, label_lam=Uniform()).label_lam.tolist())) == 64
+
+
+@pytest.mark.parametrize("lengths", [[3, 9, 4, 8, 1, 2], [5, 1, 4, 2, 3], [7], [2, 2, 2, 2], [9, 1]])
+def test_partners_by_length_are_next_to_one_another_in_length(lengths):
+    """An example and its partner are at most two places apart in the order of lengths, one where the batch is even."""
+    mask = (torch.arange(10) < torch.tensor(lengths)[:, None]).long()
+    inputs = {"input_ids": torch.zeros_like(mask), "attention_mask": mask}
+    seen = set()
+    for index in range(20):
+        partner = RandomPairs(partners="length")(inputs, None, Step(index, 20, seed=1)).partner.tolist()
+        assert sorted(partner) == list(range(len(lengths)))
+        assert len(lengths) == 1 or all(own != other for own, other in enumerate(partner))
+        ranks = [sorted(lengths).index(length) for length in lengths]
+        if len(set(lengths)) == len(lengths):
+            far = max(abs(ranks[own] - ranks[other]) for own, other in enumerate(partner))
+            assert far <= 1 + len(lengths) % 2
+        seen.add(tuple(partner))
+    assert (len(seen) > 1) is (len(set(lengths)) < len(lengths))  # random among equals alone
+    with pytest.raises(ValueError, match="partners='length' needs the `attention_mask`"):
+        pairs(4, partners="length")
+
+
+def test_a_step_draws_uniform_numbers_that_depend_on_seed_step_and_purpose_alone():
+    drawn = [Step(step, 2000, seed=1).uniform("a") for step in range(2000)]
     assert stats.kstest(drawn, "uniform").pvalue > 0.01
-    assert drawn[5] == Moment(5, 9999, seed=1).uniform("a")
-    others = [Moment(step, 2000, seed=1).uniform("b") for step in range(2000)]
+    assert drawn[5] == Step(5, 9999, seed=1).uniform("a")
+    others = [Step(step, 2000, seed=1).uniform("b") for step in range(2000)]
     assert abs(stats.pearsonr(drawn, others).statistic) < 0.06
-    assert drawn[5] != Moment(5, 2000, seed=2).uniform("a")
+    assert drawn[5] != Step(5, 2000, seed=2).uniform("a")
 
 
 def test_progress_is_the_share_of_steps_done():
-    assert Moment(3, 12).progress == 0.25
-    assert Moment(0, 0).progress == 0.0
+    assert Step(3, 12).progress == 0.25
+    assert Step(0, 0).progress == 0.0

@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from hf_logitmix import MixPlan
 from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
 from hf_logitmix.metrics import calibration_metrics
-from hf_logitmix.mixing import Linear
 from hf_logitmix.mixing.image import cutmix, mixup
-from hf_logitmix.plan import sample_plan
+from hf_logitmix.pairing import RandomPairs, sample_plan
+from hf_logitmix.step import Step
 from hf_logitmix.temperature import cross_fit, fit_temperature
 
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
@@ -46,7 +46,8 @@ def test_a_plan_is_a_permutation_with_shares(size, alpha, per_example, seed):
 
 @given(st.integers(1, 200), st.floats(0.01, 1))
 def test_a_fraction_of_the_batch_is_never_nothing_and_never_more_than_one_row_too_many(size, fraction):
-    rows = len(Linear(mix_fraction=fraction).plan(size).partner)
+    drawn = RandomPairs(fraction=fraction)({"x": torch.zeros(size)}, None, Step(0, 1))
+    rows = len(drawn.partner)
     assert 1 <= rows <= size
     assert fraction * size - 1e-6 <= rows < fraction * size + 1
 

@@ -22,21 +22,25 @@ from transformers.integrations import TensorBoardCallback, WandbCallback, integr
 from hf_logitmix import METHODS, Method, MixTrainer, MixTrainingArguments, get_method
 from hf_logitmix.checkpoints import why_torn
 from hf_logitmix.mixing import Linear
-from hf_logitmix.objectives import MixedCrossEntropy
+from hf_logitmix.objectives import Mixed
+from hf_logitmix.pairing import Beta, RandomPairs
 from hf_logitmix.provenance import method_record
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}
 MIXUP = {
-    "mixing": {
-        "type": "Linear",
-        "alpha": 0.4,
-        "level": "embedding",
+    "pairing": {
+        "type": "RandomPairs",
+        "lam": {"type": "Beta", "alpha": 0.4},
+        "label_lam": None,
         "per_example": False,
-        "mix_fraction": 1.0,
-        "input_lam": None,
+        "fraction": 1.0,
+        "prob": 1.0,
+        "off_after": 1.0,
+        "partners": "any",
     },
-    "objective": {"type": "MixedCrossEntropy"},
+    "mixing": {"type": "Linear", "level": "embedding"},
+    "objective": {"type": "Mixed"},
     "targets": {"type": "OneHot"},
 }
 
@@ -70,7 +74,7 @@ def test_a_method_keeps_its_name_through_its_options(name):
     """Replaced with parts of another method it is not that method any more; nor is a combination of one's own."""
     method = get_method(name, targets=torch.eye(3))
     assert method_record(method)["method"] == name
-    own = Method(mixing=Linear(alpha=0.4), objective=MixedCrossEntropy())
+    own = Method(mixing=Linear(), objective=Mixed(), pairing=RandomPairs(lam=Beta(0.4)))
     assert (method_record(own)["method"], method_record(own)["options"]) == (None, MIXUP)
 
 
@@ -80,7 +84,8 @@ def test_options_from_every_place_are_told(tmp_path):
     MixTrainer(model=tiny_bert(), args=args, train_dataset=examples(24)).train()
     found = told(tmp_path / "checkpoint-1")
     assert found["method"] == "logitmix"
-    assert (found["options"]["mixing"]["alpha"], found["options"]["objective"]["weights"]) == (1.5, [1.0, 1.0, 1.0])
+    assert found["options"]["pairing"]["lam"] == {"type": "Beta", "alpha": 1.5}
+    assert found["options"]["objective"]["weights"] == [1.0, 1.0, 1.0]
     assert found["options"]["targets"] == {"type": "LabelSmoothing", "eps": 0.2}
 
 
@@ -211,7 +216,7 @@ OTHERS = [
             (get_method("vanilla", targets=torch.eye(3).roll(1, 0)), r"\(rows was tensor \[3, 3\]"),
             (
                 get_method("label_smoothing"),
-                "method was vanilla and is label_smoothing; targets was Fixed and is Label",
+                "method was vanilla and is label_smoothing; targets was TargetMatrix and is Label",
             ),
         ],
     ),
@@ -244,7 +249,7 @@ def test_a_changed_argument_is_seen_as_a_changed_option(tmp_path):
 
 def test_another_name_of_the_same_method_is_gone_on_with(tmp_path):
     run(tmp_path, "logitmix", max_steps=1)
-    own = Method(Linear(alpha=3.0), METHODS["logitmix"].objective)
+    own = Method(Linear(), METHODS["logitmix"].objective, pairing=RandomPairs(lam=Beta(3.0)))
     for method in ("logitmix_m", own):
         assert run(tmp_path, method, resume=str(tmp_path / "checkpoint-1")).state.global_step == 3
 

@@ -163,17 +163,18 @@ def test_clean_rows_that_change_are_refused():
     ("model", "inputs", "mixing"),
     [
         (tiny_bert(), TEXT, Linear(level="manifold")),
-        (tiny_bert(), TEXT, Linear(level="pooled", input_lam=0.5)),
+        (tiny_bert(), TEXT, Linear(level="pooled")),
         (Shortcut(0.0), IMAGES, Linear(level="manifold")),
         (Shortcut(), IMAGES, Linear(level="hidden:1")),
         (tiny_resnet(), IMAGES, Linear(level="manifold")),
         (tiny_resnet(), IMAGES, CutMix()),
-        (tiny_resnet(), IMAGES, PuzzleMix(block_num=4, input_lam=0.5).for_batch(LABELS)),
+        (tiny_resnet(), IMAGES, PuzzleMix(block_num=4)),
     ],
 )
 def test_what_is_right_passes(model, inputs, mixing, dtype, rows):
     model = copy.deepcopy(model).to(dtype)
-    rehearse(model, {name: v.to(dtype) if v.is_floating_point() else v for name, v in inputs.items()}, mixing, rows)
+    inputs = {name: v.to(dtype) if v.is_floating_point() else v for name, v in inputs.items()}
+    rehearse(model, inputs, mixing, rows, LABELS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -245,7 +246,7 @@ def state_of(model):
     [
         (tiny_bert(dropout=0.5), TEXT, Linear(level="manifold")),
         (tiny_resnet(), IMAGES, CutMix()),
-        (tiny_resnet(), IMAGES, PuzzleMix().for_batch(LABELS)),
+        (tiny_resnet(), IMAGES, PuzzleMix()),
         (Shortcut(), IMAGES, Linear(level="hidden:2")),
     ],
 )
@@ -255,7 +256,7 @@ def test_it_leaves_no_trace(model, inputs, mixing):
     next(model.parameters()).requires_grad_(False)
     before, given = state_of(model), {name: value.clone() for name, value in inputs.items()}
     try:
-        rehearse(model, inputs, mixing)
+        rehearse(model, inputs, mixing, labels=LABELS)
     except ValueError:
         assert isinstance(model, Shortcut)
     after = state_of(model)
@@ -353,7 +354,7 @@ def test_training_ends_before_anything_is_learned(tmp_path, name, data):
 @pytest.mark.parametrize("objective", ["logitmix", "mixup"])
 def test_both_kinds_of_rows_are_tried_where_a_method_makes_both(tmp_path, objective, monkeypatch):
     tried = []
-    monkeypatch.setattr("hf_logitmix.trainer.rehearse", lambda model, inputs, mixing, rows: tried.append(rows))
+    monkeypatch.setattr("hf_logitmix.trainer.rehearse", lambda model, inputs, mixing, rows, *labels: tried.append(rows))
     options = {"warmup": "ramp"} if objective == "logitmix" else {}
     method = get_method(objective, **options)
     args = arguments(tmp_path, max_steps=3)

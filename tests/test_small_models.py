@@ -18,7 +18,7 @@ from transformers import (
 
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import Linear
-from hf_logitmix.mixing.sites import sites
+from hf_logitmix.modalities.layers import sites
 
 timm = pytest.importorskip("timm")
 pytest.importorskip("torchvision")

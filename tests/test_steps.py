@@ -11,8 +11,8 @@ from torch.utils.data import IterableDataset
 
 from hf_logitmix import Method, MixTrainer, MixTrainingArguments
 from hf_logitmix.mixing import Linear
-from hf_logitmix.moment import Moment
-from hf_logitmix.objectives import MixedCrossEntropy
+from hf_logitmix.objectives import Mixed
+from hf_logitmix.step import Step
 from hf_logitmix.targets import SGMCEL
 
 
@@ -76,7 +76,7 @@ class Stream(IterableDataset):
 def test_a_stream_that_ends_inside_an_accumulated_step_goes_on_in_its_next_epoch(tmp_path, method):
     """Five batches an epoch, two in a step: the third step has the fifth batch and the first of the next epoch."""
     if method == "learns":  # what is learned beside the model shares in each step too
-        method = Method(Linear(), MixedCrossEntropy(), SGMCEL(class_similarity=(torch.ones(3, 3) - torch.eye(3)) / 2))
+        method = Method(Linear(), Mixed(), SGMCEL(class_similarity=(torch.ones(3, 3) - torch.eye(3)) / 2))
     rows = data_without_types(20)
     options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 5}
     streamed = MixTrainer(tiny_bert(), arguments(tmp_path, **options), collate_pairs, Stream(rows), method=method)
@@ -100,17 +100,17 @@ def test_a_stream_that_never_fills_a_step_is_an_error(tmp_path):
 # ---- what is drawn -------------------------------------------------------------------------------------------------
 
 
-def draws(moment: Moment, purpose: str = "plan") -> list[float]:
-    return torch.rand(4, generator=moment.generator(purpose)).tolist()
+def draws(step: Step, purpose: str = "plan") -> list[float]:
+    return torch.rand(4, generator=step.generator(purpose)).tolist()
 
 
 def test_batches_are_drawn_from_their_place_in_training_alone():
-    here = Moment(step=3, max_steps=10, seed=1, micro_batch=1, rank=0)
+    here = Step(index=3, max_steps=10, seed=1, micro_batch=1, rank=0)
     torch.manual_seed(0)
     again = draws(here)
     torch.manual_seed(1)
-    assert draws(Moment(3, 20, 1, 1, 0)) == again
-    others = [Moment(4, 10, 1, 1), Moment(3, 10, 2, 1), Moment(3, 10, 1, 0), Moment(3, 10, 1, 1, rank=1)]
+    assert draws(Step(3, 20, 1, 1, 0)) == again
+    others = [Step(4, 10, 1, 1), Step(3, 10, 2, 1), Step(3, 10, 1, 0), Step(3, 10, 1, 1, rank=1)]
     found = [again, draws(here, "boxes"), *map(draws, others)]
     assert len({tuple(numbers) for numbers in found}) == len(found)
     assert len({other.uniform("level") for other in others[2:]} | {here.uniform("level")}) == 1
@@ -150,10 +150,10 @@ def test_a_second_run_follows_changed_options_and_data(tmp_path):
         trainer.train()
         counts = [sum(row["labels"] == k for row in data) for k in range(3)]
         expected = torch.tensor([min(counts) / count for count in counts])
-        torch.testing.assert_close(trainer.method.targets.matrix(3), torch.diag(expected))
+        torch.testing.assert_close(trainer.method_in_training.targets.matrix(3), torch.diag(expected))
     trainer.args.method, trainer.args.alpha = "mixup", 2.5
     trainer.train()
-    assert trainer.method.mixing.alpha == 2.5
+    assert trainer.method.pairing.lam.alpha == 2.5
     assert "mix" in log_of(trainer)[-1]
 
 
@@ -169,6 +169,6 @@ def test_a_second_run_learns_the_parameters_of_its_own_method(tmp_path):
     assert not torch.equal(first[0], second[0])
     args.eps = 0.3
     trainer.train()  # another one starts at its own eps, and is trained too
-    third = trainer.method.targets.learned().detach()
+    third = trainer.method_in_training.targets.learned().detach()
     assert (third - 0.3).abs().max() < (third - 0.2).abs().max()
     assert not torch.allclose(third, torch.full((3,), 0.3), atol=1e-3)

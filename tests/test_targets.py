@@ -9,9 +9,9 @@ from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
 from hf_logitmix import MixPlan, get_method
+from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
-from hf_logitmix.objectives.cross_entropy import cross_entropy
-from hf_logitmix.targets import Fixed, Infogain, LabelSmoothing, OneHot, TrainingSet, infogain, label_smoothing
+from hf_logitmix.targets import Infogain, LabelSmoothing, OneHot, TargetMatrix, TrainingSet, infogain, label_smoothing
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS, MIXED = torch.randn(2, 9, 5, generator=GENERATOR) * 3
@@ -70,7 +70,7 @@ def test_rows_need_not_sum_to_one():
 
 
 def test_a_matrix_of_the_user():
-    assert torch.equal(Fixed(ASYMMETRIC).matrix(3), ASYMMETRIC)
+    assert torch.equal(TargetMatrix(ASYMMETRIC).matrix(3), ASYMMETRIC)
     assert torch.equal(get_method("logitmix", targets=ASYMMETRIC).targets.matrix(3), ASYMMETRIC)
 
 
@@ -99,7 +99,7 @@ def test_smoothing_of_one_class():
         torch.tensor([[math.inf, 0.0], [0.0, 1.0]]),
     ],
 )
-@pytest.mark.parametrize("make", [Fixed, lambda rows: get_method("logitmix", targets=rows)])
+@pytest.mark.parametrize("make", [TargetMatrix, lambda rows: get_method("logitmix", targets=rows)])
 def test_impossible_target_matrices(make, rows):
     with pytest.raises(ValueError, match="targets"):
         make(rows)
@@ -107,7 +107,7 @@ def test_impossible_target_matrices(make, rows):
 
 def test_a_matrix_of_the_wrong_size_for_the_model():
     with pytest.raises(ValueError, match="targets have 3 rows and the model has num_labels=4"):
-        Fixed(ASYMMETRIC).matrix(4)
+        TargetMatrix(ASYMMETRIC).matrix(4)
 
 
 @pytest.mark.parametrize("shape", [(5, 1), (5, 4), (4, 5), (6, 5), (6, 6), (5,)])
@@ -138,7 +138,7 @@ def test_infogain_loss_equals_weighted_terms_of_cross_entropy():
     weight = {0: 1.0, 1: 0.25, 2: 0.5}
     pairs = zip(logits.tolist(), labels.tolist(), strict=True)
     expected = [-weight[y] * math.log(math.exp(z[y]) / sum(map(math.exp, z))) for z, y in pairs]
-    losses = cross_entropy(logits, labels, infogain(torch.tensor([10, 40, 20])))
+    losses = RowLoss(CrossEntropy(), infogain(torch.tensor([10, 40, 20])))(logits, labels)
     assert losses.tolist() == pytest.approx(expected, abs=1e-5)
 
 
@@ -152,9 +152,9 @@ def test_infogain_counts_the_training_set_however_it_comes():
     rows = [{"input_ids": [5], "labels": label} for label in (0, 2, 1, 1, 2, 2)]
     lazy = type("Lazy", (), {"__len__": lambda self: len(rows), "__getitem__": lambda self, i: rows[i]})()
     for data in (rows, Dataset.from_list(rows), lazy):
-        prepared = Infogain().prepare(TrainingSet(data, torch.nn.Identity(), 3))
+        prepared = Infogain().setup(TrainingSet(data, torch.nn.Identity(), 3))
         assert prepared.class_counts == [1, 2, 3]
     with pytest.raises(ValueError, match="class_counts"):
-        Infogain().prepare(TrainingSet(rows[:1], torch.nn.Identity(), 3)).matrix(3)
+        Infogain().setup(TrainingSet(rows[:1], torch.nn.Identity(), 3)).matrix(3)
     with pytest.raises(ValueError, match="no length"):
-        Infogain().prepare(TrainingSet(iter(rows), torch.nn.Identity(), 3))
+        Infogain().setup(TrainingSet(iter(rows), torch.nn.Identity(), 3))

@@ -21,7 +21,8 @@ from transformers import (
 from hf_logitmix import Method, MixCollator, MixTrainer, MixTrainerMixin, MixTrainingArguments, get_method
 from hf_logitmix.metrics import calibration_of
 from hf_logitmix.mixing import Linear
-from hf_logitmix.objectives import MixedCrossEntropy
+from hf_logitmix.objectives import Mixed
+from hf_logitmix.pairing import Beta, RandomPairs
 from hf_logitmix.targets import LabelSmoothing, OneHot
 
 LEARNING_RATE = 0.05
@@ -196,7 +197,7 @@ def test_method_comes_from_the_argument_or_the_args_or_is_logitmix(tmp_path):
     args = arguments(tmp_path, MixTrainingArguments, method="mixup", alpha=0.7)
     assert MixTrainer(model=tiny_bert(), args=args).method == get_method("mixup", alpha=0.7)
     assert MixTrainer(model=tiny_bert(), args=arguments(tmp_path)).method == get_method("logitmix")
-    own = Method(Linear(alpha=2.0), MixedCrossEntropy(), OneHot())
+    own = Method(Linear(), Mixed(), OneHot(), pairing=RandomPairs(lam=Beta(2.0)))
     assert MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method=own).method is own
 
 
@@ -443,4 +444,4 @@ def test_arguments_that_are_changed_before_training_count(tmp_path, search):
         trainer.train()
     trainer.args.alpha = 5.0
     trainer.train()
-    assert trainer.method.mixing.alpha == 5.0
+    assert trainer.method.pairing.lam.alpha == 5.0

@@ -134,7 +134,8 @@ def test_the_record_tells_what_was_done(made):
     found = made[1]
     names = {"task": "seven", "data": "seven, local files", "model": "small_resnet8", "method_name": "logitmix_c"}
     assert {**found, **names, "seed": 5, "n_train": 28, "n_eval": 35, "n_bins": 10, "resumed_from_step": 0} == found
-    assert "CutMix(alpha=1.5" in found["method"]
+    assert "lam=Beta(alpha=1.5)" in found["method"]
+    assert "CutMix()" in found["method"]
     assert "LogitMix(weights=(1.0, 1.0, 0.1)" in found["method"]
     settings = {"opt": "sgd", "sched": "cosine", "padding": 4, "image_size": 32, "learning_rate": 0.02}
     settings |= {"weight_decay": 5e-4, "num_train_epochs": 3, "batch_size": 8, "precision": "fp32"}

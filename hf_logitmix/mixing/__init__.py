@@ -1,7 +1,7 @@
-"""Axis 1, mixing: how two inputs become one. It knows models and inputs, but no losses and no Trainer."""
+"""Mixing: how two inputs become one, and where in the model. It knows neither objectives nor a Trainer."""
 
 from hf_logitmix.mixing.base import Mixing, NoMixing
-from hf_logitmix.mixing.image import CutMix
+from hf_logitmix.mixing.cutmix import CutMix
 from hf_logitmix.mixing.linear import Linear
 from hf_logitmix.mixing.puzzle import PuzzleMix
 

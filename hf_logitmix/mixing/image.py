@@ -1,21 +1,12 @@
-"""Mixing of pixels: pure functions of a batch of images and a plan, and the concatenated forward."""
+"""Mixing of pixels: pure functions of a batch of images and a plan."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hf_logitmix.mixing.base import Mixing, split
-from hf_logitmix.mixing.hooks import Among, Recompute, attached, check_checkpointing
-from hf_logitmix.mixing.sites import resolve_level
-from hf_logitmix.models import call, is_image_model, unwrap
-from hf_logitmix.moment import Moment
-from hf_logitmix.output import MixedOutput, Rows
-from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
+from hf_logitmix.modalities.image import check_images
+from hf_logitmix.pairing.plan import MixPlan
 
 
 def mixup(pixels: Tensor, plan: MixPlan) -> tuple[Tensor, MixPlan]:
@@ -49,7 +40,7 @@ def cutmix(pixels: Tensor, plan: MixPlan, generator: torch.Generator | None = No
         the mixed images, [M, C, H, W], and the plan with lam corrected to the share of an image's own pixels.
     """
     check_images(pixels)
-    (partner, lam), (height, width) = plan, pixels.shape[-2:]
+    partner, lam, (height, width) = plan.partner, plan.lam, pixels.shape[-2:]
     source = generator.device if generator is not None else torch.device("cpu")
     centres = torch.rand(2, len(partner), generator=generator, device=source).to(pixels.device, non_blocking=True)
     side = (1 - lam.double()).clamp(0, 1).sqrt()
@@ -64,95 +55,4 @@ def cutmix(pixels: Tensor, plan: MixPlan, generator: torch.Generator | None = No
     box = cut(height, centres[0])[:, :, None] & cut(width, centres[1])[:, None, :]
     mixed = torch.where(box[:, None], pixels[partner], pixels[: len(partner)])
     true_lam = 1 - box.sum((1, 2)).double() / (height * width)
-    return mixed, MixPlan(partner, true_lam.to(lam.dtype))
-
-
-def forward(
-    model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows, *, level: str, draw: float
-) -> MixedOutput:
-    """One forward that mixes linearly at ``level``: the pixels, or what a layer makes of them.
-
-    At a layer the mixed rows alone are enough where each image has one: the rows are then mixed with one another there.
-    """
-    if level == "embedding":
-        mixed, plan = mixup(inputs["pixel_values"], plan)
-        return on_mixed(model, inputs, mixed, plan, rows)
-    check_checkpointing(model, level)
-    with attached(model) as mixer:
-        level = resolve_level(level, mixer.sites, draw)
-        if level == "embedding":
-            return forward(model, inputs, plan, rows, level=level, draw=draw)
-        pixels = inputs["pixel_values"]
-        size, mixed_rows = len(pixels), len(plan.partner)
-        if rows == "mixed" and mixed_rows == size:
-            with mixer.mixing(Among(level, plan)):
-                return MixedOutput(None, call(model, inputs, size), plan)
-        both = {**inputs, "pixel_values": torch.cat([pixels, pixels[:mixed_rows]])}
-        with mixer.mixing(Recompute(level, plan, size)):
-            output = split(call(model, both, size + mixed_rows), size, plan)
-        return output if rows == "both" else output._replace(logits=None)
-
-
-def on_mixed(model: nn.Module, inputs: Mapping[str, Any], mixed: Tensor, plan: MixPlan, rows: Rows) -> MixedOutput:
-    """The model on images that are mixed already, after the clean ones if ``rows`` is ``both``."""
-    pixels = inputs["pixel_values"]
-    if rows == "mixed":
-        return MixedOutput(None, call(model, {**inputs, "pixel_values": mixed}, len(mixed)), plan)
-    both = {**inputs, "pixel_values": torch.cat([pixels, mixed])}
-    return split(call(model, both, len(pixels) + len(mixed)), len(pixels), plan)
-
-
-@dataclass(frozen=True)
-class CutMix(Mixing):
-    """CutMix of images; see `cutmix`.
-
-    Attributes:
-        alpha: lam is drawn from Beta(alpha, alpha).
-        prob: the share of batches that are cut at all (0.5 on 32 x 32 images, 1 on larger ones in the paper's code).
-        per_example: draw one lam for each image instead of one for the batch.
-        moment: set by `at`; the centres of the boxes are drawn from it, and else from torch's global generator.
-    """
-
-    alpha: float = 1.0
-    prob: float = 1.0
-    per_example: bool = False
-    moment: Moment | None = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        check_alpha(self.alpha)
-        if not 0 < self.prob <= 1:
-            raise ValueError(f"prob={self.prob} is outside (0, 1]: it is the share of batches to cut.")
-
-    def plan(
-        self, batch_size: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
-    ) -> MixPlan:
-        plan = sample_plan(
-            batch_size, alpha=self.alpha, per_example=self.per_example, generator=generator, device=device
-        )
-        source = generator.device if generator is not None else torch.device("cpu")
-        cut = torch.rand(1, generator=generator, device=source).to(plan.lam.device, non_blocking=True) < self.prob
-        return MixPlan(plan.partner, torch.where(cut, plan.lam, torch.ones_like(plan.lam)))
-
-    def at(self, moment: Moment) -> CutMix:
-        return replace(self, moment=moment)
-
-    def check(self, model: nn.Module, rows: Rows) -> None:
-        if not is_image_model(unwrap(model)):
-            raise ValueError(
-                f"mixing CutMix cuts pixels and {type(unwrap(model)).__name__} reads text: use a method for text, such "
-                "as 'logitmix', 'mixup' or 'manifold_mixup'."
-            )
-
-    def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
-        self.check(model, rows)
-        generator = None if self.moment is None else self.moment.generator("boxes")
-        mixed, plan = cutmix(inputs["pixel_values"], plan, generator)
-        return on_mixed(model, inputs, mixed, plan, rows)
-
-
-def check_images(pixels: Tensor) -> None:
-    """Raise ValueError unless these are images as floats, [B, C, H, W]."""
-    if pixels.dim() != 4 or not pixels.is_floating_point():
-        raise ValueError(
-            f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}: pass floats of shape [B, C, H, W]."
-        )
+    return mixed, plan._replace(lam=true_lam.to(lam.dtype))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hf_logitmix.mixing import image, text
+from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing.base import Mixing
-from hf_logitmix.mixing.hooks import attached, check_checkpointing
-from hf_logitmix.mixing.sites import check_level, levels, resolve_level, sites
-from hf_logitmix.models import is_image_model, unwrap
-from hf_logitmix.moment import Moment
+from hf_logitmix.modalities import modality_of
+from hf_logitmix.modalities.hooks import attached, check_checkpointing
+from hf_logitmix.modalities.layers import check_level, levels, resolve_level, sites
+from hf_logitmix.models import unwrap
 from hf_logitmix.output import MixedOutput, Rows
-from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
+from hf_logitmix.pairing.plan import MixPlan
+from hf_logitmix.part import LabelSpec
+from hf_logitmix.step import Step
 
 
 @dataclass(frozen=True)
@@ -27,53 +26,26 @@ class Linear(Mixing):
     r"""Convex combination :math:`\lambda h + (1-\lambda) h_\pi` of what the model holds at a level.
 
     Attributes:
-        alpha: lam is drawn from Beta(alpha, alpha).
         level: where. ``embedding`` (default) is the input: token embeddings of text (Guo et al., Augmenting Data with
             Mixup for Sentence Classification, 2019) and pixels of images (Zhang et al., mixup, 2018). ``hidden:k`` is
             the output of layer k, counted from 1; of an image model without one list of layers, of its k-th stage.
             ``pooled`` is the input of the classification head (Sun et al., Mixup-Transformer, 2020). ``manifold`` draws
             one of embedding and the hidden layers for each step (Verma et al., Manifold Mixup, 2019).
-        per_example: draw one lam for each example instead of one for the batch.
-        mix_fraction: mix only this share of the batch, which makes LogitMix cost 1 + mix_fraction vanilla steps instead
-            of 2. Not from any paper.
-        input_lam: where inputs meet, whatever lam the plan draws for their labels (LaMix: 1/2). None takes the plan's.
-        draw: set by `at`: a number in [0, 1) that chooses the layer of ``manifold``. None draws one for each forward.
 
     Raises:
-        ValueError: for an impossible alpha, level, mix_fraction or input_lam.
+        ValueError: for an unknown level.
     """
 
-    alpha: float = 1.0
-    level: str = "embedding"
-    per_example: bool = False
-    mix_fraction: float = 1.0
-    input_lam: float | None = None
-    draw: float | None = field(default=None, repr=False)
+    level: str = field(
+        default="embedding",
+        metadata={"help": "Where to mix: embedding (of images: pixels), hidden:k, pooled or manifold."},
+    )
 
     def __post_init__(self) -> None:
-        check_alpha(self.alpha)
         check_level(self.level)
-        if not 0 < self.mix_fraction <= 1:
-            raise ValueError(
-                f"mix_fraction={self.mix_fraction} is outside (0, 1]: it is the share of the batch to mix."
-            )
-        if self.input_lam is not None and not 0 <= self.input_lam <= 1:
-            raise ValueError(f"input_lam={self.input_lam} is outside [0, 1].")
-
-    def plan(
-        self, batch_size: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
-    ) -> MixPlan:
-        plan = sample_plan(
-            batch_size, alpha=self.alpha, per_example=self.per_example, generator=generator, device=device
-        )
-        mixed = math.ceil(self.mix_fraction * batch_size - 1e-9)  # 0.55 * 100 is a little over 55
-        return MixPlan(plan.partner[:mixed], plan.lam[:mixed])
-
-    def at(self, moment: Moment) -> Linear:
-        return replace(self, draw=moment.uniform("level")) if self.level == "manifold" else self
 
     @property
-    def where(self) -> str:
+    def place(self) -> str:
         return f"at level={self.level!r}"
 
     def choices(self, model: nn.Module) -> list[Mixing]:
@@ -82,32 +54,29 @@ class Linear(Mixing):
     def alternatives(self, model: nn.Module) -> list[Mixing]:
         return [replace(self, level=level) for level in levels(sites(unwrap(model)))]
 
-    def check(self, model: nn.Module, rows: Rows) -> None:
-        where = sites(unwrap(model))
-        resolve_level(self.level, where, draw=0.0)
-        if self.level == "pooled" and rows == "both" and where.linear_head:
-            warn_of_linear_head("level='pooled'")
+    def check(self, model: nn.Module, labels: LabelSpec | None = None) -> None:
+        super().check(model, labels)
+        resolve_level(self.level, sites(unwrap(model)), draw=0.0)
 
-    def attached(self, model: nn.Module) -> AbstractContextManager[Any]:
-        if is_image_model(unwrap(model)) and self.level == "embedding":
-            return nullcontext()  # pixels are mixed outside the model
+    def leaves_a_linear_head(self, model: nn.Module) -> bool:
+        return self.level == "pooled" and sites(unwrap(model)).linear_head
+
+    def install(self, model: nn.Module) -> AbstractContextManager[Any]:
+        if self.level == "embedding" and not modality_of(model).mixes_input_by_hooks:
+            return nullcontext()
         check_checkpointing(model, self.level)
         return attached(model)
 
-    def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
-        if self.input_lam is not None:
-            at_inputs = plan._replace(lam=torch.full_like(plan.lam, self.input_lam))
-            return replace(self, input_lam=None).forward(model, inputs, at_inputs, rows)._replace(plan=plan)
-        draw = torch.rand(()).item() if self.draw is None and self.level == "manifold" else self.draw
-        where = image if is_image_model(unwrap(model)) else text
-        return where.forward(model, inputs, plan, rows, level=self.level, draw=draw or 0.0)
-
-
-def warn_of_linear_head(place: str) -> None:
-    """Warn that LogitMix has nothing to teach at a level."""
-    warnings.warn(
-        f"{place} has nothing but a linear head after it, which gives the mixed logits by itself: a similarity loss is "
-        "zero there up to dropout and teaches nothing. Mix at an earlier level, or train with another objective.",
-        UserWarning,
-        stacklevel=3,
-    )
+    def __call__(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        plan: MixPlan,
+        rows: Rows,
+        *,
+        step: Step,
+        labels: Tensor | None = None,
+        criterion: Criterion | None = None,
+    ) -> MixedOutput:
+        draw = step.uniform("level") if self.level == "manifold" else 0.0
+        return modality_of(model).forward(model, inputs, plan, rows, level=self.level, draw=draw)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing.base import Mixing
-from hf_logitmix.mixing.image import check_images
 from hf_logitmix.mixing.puzzlemix import puzzlemix, side_of_moved
-from hf_logitmix.models import call, evaluation_mode, is_image_model, unwrap
-from hf_logitmix.moment import Moment
-from hf_logitmix.objectives.cross_entropy import cross_entropy
+from hf_logitmix.mixing.saliency import saliency_of
+from hf_logitmix.modalities.image import check_images
+from hf_logitmix.models import call
 from hf_logitmix.output import MixedOutput, Rows
-from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
+from hf_logitmix.pairing.plan import MixPlan
+from hf_logitmix.step import Step
 
 _BLOCK_NUMS = (2, 4, 8, 16)
-_SCALE = 1024
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,6 @@ class PuzzleMix(Mixing):
     the statistics then see the clean batch and the mixed one, and dropout is in the saliency.
 
     Attributes:
-        alpha: the prior is drawn from Beta(alpha, alpha), once a batch.
         block_num: g, blocks along a side; None draws one of 2, 4, 8 and 16 that divides the image, for each step.
         n_labels: levels of a block.
         transport: move salient blocks to where the mask keeps them.
@@ -42,31 +40,28 @@ class PuzzleMix(Mixing):
         neigh_size: cells of the data term in pixels; a block that it does not divide takes the next smaller size.
         t_eps, t_size: of the transport; see `puzzlemix`. t_size must fit the blocks of every g that may be drawn.
         mean, std: with which pixels were normalised, a number a channel; None for pixels in [0, 1].
-        input_lam: the prior, whatever lam the plan draws for labels (LaMix_p: 1/2). None takes the plan's.
-        draw, labels: set by `at` and `for_batch`.
 
     Raises:
         ValueError: for parameters that are not possible; before training for a text model.
     """
 
-    alpha: float = 1.0
-    block_num: int | None = None
-    n_labels: int = 3
-    transport: bool = True
+    reads: ClassVar[tuple[str, ...]] = ("images",)
+
+    block_num: int | None = field(default=None, metadata={"help": "PuzzleMix: blocks along a side."})
+    n_labels: int = field(default=3, metadata={"help": "PuzzleMix: levels of a block (3)."})
+    transport: bool = field(default=True, metadata={"help": "PuzzleMix: move salient blocks."})
     label_smoothness: float = 1.2
     data_smoothness: float = 0.5
     prior_weight: float = 0.2
-    neigh_size: int = 4
+    neigh_size: int = field(default=4, metadata={"help": "PuzzleMix: pixels of a cell of the data term (4)."})
     t_eps: float = 0.8
-    t_size: int | None = None
+    t_size: int | None = field(
+        default=None, metadata={"help": "PuzzleMix: side in pixels of the blocks that are moved, at most the mask's."}
+    )
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    input_lam: float | None = None
-    draw: float | None = field(default=None, repr=False)
-    labels: Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_alpha(self.alpha)
         if self.n_labels < 2:
             raise ValueError(f"n_labels={self.n_labels}: a block needs at least two levels.")
         if self.block_num is not None and self.block_num < 2:
@@ -81,50 +76,29 @@ class PuzzleMix(Mixing):
             )
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together: pass both, or neither for pixels in [0, 1].")
-        if self.input_lam is not None and not 0 <= self.input_lam <= 1:
-            raise ValueError(f"input_lam={self.input_lam} is outside [0, 1].")
 
-    def plan(
-        self, batch_size: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
-    ) -> MixPlan:
-        return sample_plan(batch_size, alpha=self.alpha, generator=generator, device=device)
-
-    def at(self, moment: Moment) -> PuzzleMix:
-        return replace(self, draw=moment.uniform("blocks")) if self.block_num is None else self
-
-    def for_batch(self, labels: Tensor) -> PuzzleMix:
-        return replace(self, labels=labels)
-
-    def check(self, model: nn.Module, rows: Rows) -> None:
-        if not is_image_model(unwrap(model)):
-            raise ValueError(
-                f"mixing PuzzleMix cuts pixels and {type(unwrap(model)).__name__} reads text: use a method for text, "
-                "such as 'logitmix', 'mixup' or 'lamix'."
-            )
-
-    def forward(self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows) -> MixedOutput:
-        self.check(model, rows)
-        if self.labels is None:
-            raise ValueError("PuzzleMix needs labels for its saliency: pass mixing=PuzzleMix(...).for_batch(labels).")
-        pixels = inputs["pixel_values"].detach()
-        check_images(pixels)
-        # only a forward that is trained on goes through DistributedDataParallel, and needs the modes of training
-        seen_by = model if rows == "both" else unwrap(model)
-        with torch.enable_grad(), nullcontext() if rows == "both" else evaluation_mode(seen_by):
-            pixels.requires_grad_()
-            logits = call(seen_by, {**inputs, "pixel_values": pixels}, len(pixels))
-            config = getattr(unwrap(model), "config", None)
-            own = logits[:, : getattr(config, "num_labels", None)]  # a second head's outputs may stand beside them
-            # the scale, which cancels, keeps gradients of confident images above half precision's smallest number
-            loss = (_SCALE if logits.dtype == torch.float16 else 1) * cross_entropy(own, self.labels).sum()
-            (gradient,) = torch.autograd.grad(loss, pixels, retain_graph=rows == "both")
-        mixed, true_plan = self._mix(pixels.detach(), gradient.float().square().mean(1).sqrt(), plan)
+    def __call__(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        plan: MixPlan,
+        rows: Rows,
+        *,
+        step: Step,
+        labels: Tensor | None = None,
+        criterion: Criterion | None = None,
+    ) -> MixedOutput:
+        self.check(model)
+        check_images(inputs["pixel_values"])
+        if labels is None:
+            raise ValueError("PuzzleMix needs the labels of the batch for its saliency: pass labels=.")
+        logits, saliency = saliency_of(model, inputs, labels, criterion, keeps_graph=rows == "both")
+        mixed, plan = self._mix(inputs["pixel_values"], saliency, plan, step)
         mixed_logits = call(model, {**inputs, "pixel_values": mixed}, len(mixed))
-        return MixedOutput(logits if rows == "both" else None, mixed_logits, true_plan)
+        return MixedOutput(logits if rows == "both" else None, mixed_logits, plan)
 
-    def _mix(self, pixels: Tensor, saliency: Tensor, plan: MixPlan) -> tuple[Tensor, MixPlan]:
-        prior = plan if self.input_lam is None else plan._replace(lam=torch.full_like(plan.lam, self.input_lam))
-        block_num = self._blocks(pixels.shape[-1])
+    def _mix(self, pixels: Tensor, saliency: Tensor, plan: MixPlan, step: Step) -> tuple[Tensor, MixPlan]:
+        block_num = self._blocks(pixels.shape[-1], step)
         block = max(pixels.shape[-1] // block_num, 1)
         statistics: dict[str, Any] = {}
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -133,10 +107,10 @@ class PuzzleMix(Mixing):
                     f"{name}={values} has {len(values)} numbers and images have {pixels.shape[1]} channels."
                 )
             statistics[name] = None if values is None else torch.tensor(values).to(pixels.device, non_blocking=True)
-        mixed, true_plan = puzzlemix(  # type: ignore[misc]
+        return puzzlemix(  # type: ignore[return-value]
             pixels,
             saliency,
-            prior,
+            plan,
             block_num=block_num,
             n_labels=self.n_labels,
             transport=self.transport,
@@ -148,9 +122,8 @@ class PuzzleMix(Mixing):
             t_size=self.t_size,
             **statistics,
         )
-        return mixed, true_plan if self.input_lam is None else plan
 
-    def _blocks(self, size: int) -> int:
+    def _blocks(self, size: int, step: Step) -> int:
         if self.block_num is not None:
             return self.block_num
         possible = [number for number in _BLOCK_NUMS if size % number == 0]
@@ -160,5 +133,4 @@ class PuzzleMix(Mixing):
             )
         for number in possible:  # at the first step, not at the one that draws it
             side_of_moved(self.t_size, size // number)
-        draw = torch.rand(()).item() if self.draw is None else self.draw
-        return possible[int(draw * len(possible))]
+        return possible[int(step.uniform("blocks") * len(possible))]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hf_logitmix.mixing.grid_energy import Energy, find_levels
-from hf_logitmix.plan import MixPlan
+from hf_logitmix.pairing.plan import MixPlan
 
 _DENSE_ENTRIES = 2**24  # of transport costs that are held at once
 
@@ -68,7 +68,7 @@ def label_energy(
         n_labels: n, the number of levels.
         beta, gamma, eta, neigh_size: as in the equation.
     """
-    partner, alpha = plan
+    partner, alpha = plan.partner, plan.lam
     block = images.shape[-1] // block_num
     cell = min(neigh_size, block)
     per_block = block // cell
@@ -239,7 +239,7 @@ def puzzlemix(
     mixed = (full * own + (1 - full) * other).to(pixels.dtype)
     if pixels.is_contiguous(memory_format=torch.channels_last):
         mixed = mixed.contiguous(memory_format=torch.channels_last)
-    true_plan = MixPlan(plan.partner, mask.mean((1, 2)).to(plan.lam.dtype))
+    true_plan = plan._replace(lam=mask.mean((1, 2)).to(plan.lam.dtype))
     return (mixed, true_plan, mask) if return_mask else (mixed, true_plan)
 
 

@@ -1,20 +1,22 @@
-"""Axis 2, objectives: which losses of which logits. Their mathematics are pure functions of tensors."""
+"""Objectives: which logits are compared with what, and with which weights."""
 
-from hf_logitmix.objectives.base import Loss, Objective
-from hf_logitmix.objectives.cross_entropy import CrossEntropy
+from hf_logitmix.objectives.base import Objective, Term, Terms, total_of
+from hf_logitmix.objectives.clean import Clean
 from hf_logitmix.objectives.distillation import Distillation
 from hf_logitmix.objectives.lamix import LaMix
 from hf_logitmix.objectives.logitmix import LogitMix
-from hf_logitmix.objectives.mixed import MixedCrossEntropy
+from hf_logitmix.objectives.mixed import Mixed
 from hf_logitmix.output import MixedOutput
 
 __all__ = [
-    "CrossEntropy",
+    "Clean",
     "Distillation",
     "LaMix",
     "LogitMix",
-    "Loss",
-    "MixedCrossEntropy",
+    "Mixed",
     "MixedOutput",
     "Objective",
+    "Term",
+    "Terms",
+    "total_of",
 ]

@@ -5,19 +5,21 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from hf_logitmix.models import call, is_image_model, loading, public_name, under_peft_model, unwrap
-from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
-from hf_logitmix.objectives.cross_entropy import cross_entropy
+from hf_logitmix.criteria import RowLoss
+from hf_logitmix.criteria.base import at_least_float32
+from hf_logitmix.modalities import modality_of
+from hf_logitmix.models import call, loading, public_name, under_peft_model, unwrap
+from hf_logitmix.objectives.base import Objective, Term, Terms
 from hf_logitmix.output import MixedOutput
+from hf_logitmix.part import LabelSpec
 
 if TYPE_CHECKING:
     from hf_logitmix.training_set import TrainingSet
@@ -37,7 +39,7 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
 
 @dataclass(frozen=True)
 class Distillation(Objective):
-    r"""Cross-entropy and distillation from a frozen teacher (Hinton et al., 2015).
+    r"""The loss of the labels and distillation from a frozen teacher (Hinton et al., 2015).
 
     .. math:: L = (1 - w)\, H(z, T_y) + w\, \tau^2\, \mathrm{KL}(p_\tau^{teacher} \,\|\, p_\tau)
 
@@ -49,28 +51,32 @@ class Distillation(Objective):
         teacher: a local folder or Hub name of a classifier, of images where the student reads images, or a model.
         temperature: tau. 2 is ours: the papers tune it.
         distill_weight: w, in [0, 1]. 0.5 is ours.
-        name: of the teacher in records, without a local path; set by itself.
-        teacher_logits: set by `for_batch`.
+        name: of the teacher in records, without a local path; found from the teacher.
 
     Raises:
         ValueError: for a temperature or weight that is not possible; before training for no teacher, or one with other
             classes or another vocabulary.
     """
 
-    teacher: str | Path | nn.Module | None = field(default=None, repr=False, metadata={"option": True})
-    temperature: float = 2.0
-    distill_weight: float = 0.5
-    name: str = field(default="", repr=False, compare=False)
-    teacher_logits: Tensor | None = field(default=None, repr=False, compare=False)
+    teacher: str | Path | nn.Module | None = field(
+        default=None,
+        repr=False,
+        metadata={"option": "teacher", "help": "Distillation: local folder or Hub name of the teacher."},
+    )
+    temperature: float = field(default=2.0, metadata={"help": "Distillation: temperature of both softmaxes."})
+    distill_weight: float = field(
+        default=0.5, metadata={"help": "Distillation: weight of the teacher's term, the labels get the rest."}
+    )
+    name: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature} is not possible: pass a number > 0.")
+            raise ValueError(f"temperature must be a number > 0, got {self.temperature}.")
         if not 0 <= self.distill_weight <= 1:
-            raise ValueError(f"distill_weight={self.distill_weight} is outside [0, 1].")
+            raise ValueError(f"distill_weight must be in [0, 1], got {self.distill_weight}.")
         if isinstance(self.teacher, (str, Path)):
             object.__setattr__(self, "name", public_name(str(self.teacher)))
-        elif self.teacher is not None and not self.name:
+        elif self.teacher is not None:
             object.__setattr__(self, "name", type(self.teacher).__name__)
 
     def __repr__(self) -> str:
@@ -78,21 +84,24 @@ class Distillation(Objective):
             f"Distillation({self.name or None}, temperature={self.temperature}, distill_weight={self.distill_weight})"
         )
 
-    def check(self, num_labels: int, problem_type: str) -> None:
-        if problem_type != "single_label_classification":
-            raise ValueError(f"distillation is defined for classes and this is {problem_type}: pass another method.")
+    def check(self, model: nn.Module, labels: LabelSpec) -> None:
+        if labels.problem_type != "single_label_classification":
+            raise ValueError(
+                f"distillation is defined for classes and this is {labels.problem_type}: pass another method."
+            )
         if self.teacher is None:
             raise ValueError("distillation needs a teacher: pass teacher=, a local folder or Hub name of a classifier.")
 
-    def prepare(self, training_set: TrainingSet) -> Distillation:
+    def setup(self, training_set: TrainingSet) -> Objective:  # type: ignore[override]
         student = unwrap(training_set.model)
         teacher: Any = self.teacher
         if teacher is student:
             raise ValueError("the teacher is the model itself: pass a copy, or another model.")
         if isinstance(teacher, (str, Path)):
-            kind = AutoModelForImageClassification if is_image_model(student) else AutoModelForSequenceClassification
             with loading("teacher", str(teacher)):
-                teacher, loaded = kind.from_pretrained(teacher, dtype=torch.float32, output_loading_info=True)
+                teacher, loaded = modality_of(student).auto_class.from_pretrained(
+                    teacher, dtype=torch.float32, output_loading_info=True
+                )
             if loaded["missing_keys"]:
                 raise ValueError(
                     f"teacher={self.name!r} lacks {', '.join(sorted(loaded['missing_keys'])[:3])}, so its head knows "
@@ -105,24 +114,31 @@ class Distillation(Objective):
             )
         _check_teacher(teacher.config, student.config)
         teacher = teacher.to(next(student.parameters()).device).eval().requires_grad_(False)
-        return replace(self, teacher=teacher)
+        return DistillationFrom(self, teacher)
 
-    def for_batch(self, inputs: Mapping[str, Any]) -> Distillation:
-        teacher: Any = self.teacher
-        known = inspect.signature(under_peft_model(unwrap(teacher)).forward).parameters
+    def __call__(self, output: MixedOutput, labels: Tensor, loss: RowLoss, inputs: Mapping[str, Any]) -> Terms:
+        raise ValueError("the teacher is not loaded: call setup(training_set), and what it returns.")
+
+
+class DistillationFrom(Objective):
+    """`Distillation` in training, with its teacher."""
+
+    def __init__(self, options: Distillation, teacher: nn.Module) -> None:
+        self.options = options
+        self.teacher = teacher
+
+    def teacher_logits(self, inputs: Mapping[str, Any]) -> Tensor:
+        """What the teacher says of a batch, FloatTensor[B, K]."""
+        known = inspect.signature(under_peft_model(unwrap(self.teacher)).forward).parameters
         shown = {name: value for name, value in inputs.items() if name in known}
         with torch.no_grad():
-            return replace(self, teacher_logits=call(teacher, shown, len(next(iter(shown.values())))))
+            return call(self.teacher, shown, len(next(iter(shown.values()))))
 
-    def __call__(self, output: MixedOutput, labels: Tensor, targets: Tensor | None = None) -> Loss:
+    def __call__(self, output: MixedOutput, labels: Tensor, loss: RowLoss, inputs: Mapping[str, Any]) -> Terms:
         assert output.logits is not None
-        if self.teacher_logits is None:
-            raise ValueError("the teacher has not seen this batch: call for_batch(inputs) first.")
-        terms = {
-            "cls": cross_entropy(output.logits, labels, targets).mean(),
-            "distill": distillation(output.logits, self.teacher_logits, self.temperature).mean(),
-        }
-        return Loss((1 - self.distill_weight) * terms["cls"] + self.distill_weight * terms["distill"], terms)
+        temperature, weight = self.options.temperature, self.options.distill_weight
+        taught = distillation(output.logits, self.teacher_logits(inputs), temperature)
+        return {"cls": Term(loss(output.logits, labels), 1 - weight), "distill": Term(taught, weight)}
 
 
 def _check_teacher(teacher: Any, student: Any) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hf_logitmix.moment import Moment
-from hf_logitmix.objectives.base import Loss, Objective, at_least_float32
-from hf_logitmix.objectives.cross_entropy import CrossEntropy, cross_entropy
-from hf_logitmix.objectives.mixed import MixedCrossEntropy, mixed_cross_entropy
+from hf_logitmix.criteria import RowLoss
+from hf_logitmix.criteria.base import at_least_float32
+from hf_logitmix.objectives.base import Objective, Term, Terms, clean_term
 from hf_logitmix.output import MixedOutput, Rows
-from hf_logitmix.plan import MixPlan
+from hf_logitmix.pairing.plan import MixPlan
+from hf_logitmix.part import LabelSpec
+from hf_logitmix.step import Step
 
 
 def mse(expected: Tensor, mixed: Tensor) -> Tensor:
@@ -59,29 +60,29 @@ def logit_similarity(logits: Tensor, mixed_logits: Tensor, plan: MixPlan, simila
     return SIMILARITIES[similarity](expected, mixed_logits)
 
 
-def full_from_a_tenth(moment: Moment, drops: Sequence[float]) -> float | None:
+def full_from_a_tenth(step: Step, milestones: Sequence[float]) -> float | None:
     """Warm-up ``step``: plain cross-entropy for the first tenth of training, then LogitMix."""
-    return 1.0 if moment.progress >= 0.1 else None
+    return 1.0 if step.progress >= 0.1 else None
 
 
-def ramp(moment: Moment, drops: Sequence[float]) -> float | None:
-    """Warm-up ``ramp``: a probability of LogitMix that grows in each segment between drops of the learning rate.
+def ramp(step: Step, milestones: Sequence[float]) -> float | None:
+    """Warm-up ``ramp``: a probability of LogitMix that grows in each segment between milestones of the learning rate.
 
     In the first segment there is plain cross-entropy until 20% of it, then the probability grows linearly from 0
     to 1 at 70%. In later segments it grows linearly from 0 to 1 at 70%.
     """
-    edges = (0.0, *drops, 1.0)
-    segment = sum(moment.progress >= drop for drop in drops)
+    edges = (0.0, *milestones, 1.0)
+    segment = sum(step.progress >= milestone for milestone in milestones)
     start, end = edges[segment], edges[segment + 1]
-    done = (moment.progress - start) / (end - start)
+    done = (step.progress - start) / (end - start)
     if segment == 0:
         return None if done < 0.2 else min((done - 0.2) / 0.5, 1.0)
     return min(done / 0.7, 1.0)
 
 
 # A warm-up gives the probability of LogitMix at a step (mixed cross-entropy otherwise), or None for plain CE.
-WARMUPS: dict[str, Callable[[Moment, Sequence[float]], float | None]] = {
-    "none": lambda moment, drops: 1.0,
+WARMUPS: dict[str, Callable[[Step, Sequence[float]], float | None]] = {
+    "none": lambda step, milestones: 1.0,
     "step": full_from_a_tenth,
     "ramp": ramp,
 }
@@ -93,69 +94,76 @@ class LogitMix(Objective):
 
     .. math:: L = w_{mix} L_{mix} + w_{cls} L_{cls} + w_{sim} L_{sim}
 
-    with the mixed cross-entropy of the mixed rows, the cross-entropy of the clean batch (once, as in the released
-    code; the poster writes it for both examples of a pair, which is twice that) and the similarity of the logits.
+    with the loss of the mixed rows against mixed labels, that of the clean batch (once, as in the released code; the
+    poster writes it for both examples of a pair, which is twice that) and the similarity of the logits.
 
     Attributes:
         weights: (mix, cls, sim), non-negative and not all zero.
         similarity: one of `SIMILARITIES`.
         warmup: one of `WARMUPS`.
-        drops: where in training a step schedule drops the learning rate, as shares in (0, 1); only ``ramp`` uses it.
+        milestones: where in training a step schedule drops the learning rate, as shares in (0, 1); only ``ramp`` uses
+            them.
 
     Raises:
         ValueError: for weights, a similarity or a warm-up outside the above.
     """
 
-    weights: Sequence[float] = (1.0, 1.0, 1.0)
-    similarity: str = "mse"
-    warmup: str = "none"
-    drops: Sequence[float] = ()
-    rows: ClassVar[Rows] = "both"
+    weights: Sequence[float] = field(
+        default=(1.0, 1.0, 1.0), metadata={"help": "Weights of LogitMix's terms: mix cls sim, as three numbers."}
+    )
+    similarity: str = field(
+        default="mse", metadata={"help": "LogitMix's similarity: mse, l2, mse_logsoftmax or mse_softmax."}
+    )
+    warmup: str = field(default="none", metadata={"help": "LogitMix's warm-up: none, step or ramp."})
+    milestones: Sequence[float] = field(
+        default=(), metadata={"help": "Shares of training at which the learning rate drops, for warmup=ramp."}
+    )
 
     def __post_init__(self) -> None:
         numbers = isinstance(self.weights, Sequence) and all(isinstance(w, (int, float)) for w in self.weights)
         weights = tuple(float(weight) for weight in self.weights) if numbers else ()
         if len(weights) != 3 or not all(math.isfinite(w) and w >= 0 for w in weights) or not any(weights):
-            raise ValueError(
-                f"weights={self.weights!r} are not possible: pass three numbers >= 0 (mix, cls, sim), not all zero."
-            )
+            raise ValueError(f"weights must be three numbers >= 0 (mix, cls, sim), not all zero, got {self.weights!r}.")
         object.__setattr__(self, "weights", weights)
         if self.similarity not in SIMILARITIES:
-            raise ValueError(f"similarity={self.similarity!r} is unknown: pass one of {', '.join(SIMILARITIES)}.")
+            raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {self.similarity!r}.")
         if self.warmup not in WARMUPS:
-            raise ValueError(f"warmup={self.warmup!r} is unknown: pass one of {', '.join(WARMUPS)}.")
-        object.__setattr__(self, "drops", tuple(self.drops))
-        if list(self.drops) != sorted(set(self.drops)) or not all(0 < drop < 1 for drop in self.drops):
-            raise ValueError(f"drops={self.drops} are not possible: pass increasing shares of training inside (0, 1).")
+            raise ValueError(f"warmup must be one of {', '.join(WARMUPS)}, got {self.warmup!r}.")
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        shares = self.milestones
+        if list(shares) != sorted(set(shares)) or not all(0 < share < 1 for share in shares):
+            raise ValueError(f"milestones must be increasing shares of training in (0, 1), got {shares}.")
 
     @property
-    def drops_clean_rows(self) -> bool:  # type: ignore[override]
-        return self.warmup == "ramp"  # which falls back on mixed cross-entropy
+    def kinds(self) -> frozenset[Rows]:  # type: ignore[override]
+        by_warmup: dict[str, frozenset[Rows]] = {
+            "none": frozenset({"both"}),
+            "step": frozenset({"clean", "both"}),
+            "ramp": frozenset({"clean", "mixed", "both"}),
+        }
+        return by_warmup[self.warmup]
 
-    def at(self, moment: Moment) -> Objective:
-        probability = WARMUPS[self.warmup](moment, self.drops)
+    def rows(self, step: Step) -> Rows:
+        probability = WARMUPS[self.warmup](step, self.milestones)
         if probability is None:
-            return CrossEntropy()
-        return self if moment.uniform("warmup") < probability else MixedCrossEntropy()
+            return "clean"
+        return "both" if step.uniform("warmup") < probability else "mixed"
 
-    def check(self, num_labels: int, problem_type: str) -> None:
-        defined = num_labels > 1 and problem_type == "single_label_classification"
+    def check(self, model: Any, labels: LabelSpec) -> None:
+        defined = labels.num_labels > 1 and labels.problem_type == "single_label_classification"
         if self.similarity in _OF_PROBABILITIES and not defined:
             raise ValueError(
                 f"similarity={self.similarity!r} compares softmax outputs, which needs one label of two or more "
                 "classes an example: pass similarity='mse' or 'l2'."
             )
 
-    def __call__(self, output: MixedOutput, labels: Tensor, targets: Tensor | None = None) -> Loss:
+    def __call__(self, output: MixedOutput, labels: Tensor, loss: RowLoss, inputs: Mapping[str, Any]) -> Terms:
         logits, mixed_logits, plan = output
-        assert logits is not None
-        assert mixed_logits is not None
-        self.check(logits.shape[-1], "other" if labels.is_floating_point() else "single_label_classification")
-        cls = cross_entropy(logits, labels, targets).mean()
-        terms = {
-            "mix": mixed_cross_entropy(mixed_logits, labels, plan, targets).mean(),
-            "cls": cls,
-            "sim": logit_similarity(logits, mixed_logits, plan, self.similarity).mean(),
-        }
-        total = torch.stack([weight * term for weight, term in zip(self.weights, terms.values(), strict=True)]).sum()
-        return Loss(total, terms)
+        if mixed_logits is None:
+            return clean_term(output, labels, loss)
+        if logits is None:
+            return {"mix": Term(loss.mixed(mixed_logits, labels, plan))}
+        clean = loss(logits, labels)
+        similarity = logit_similarity(logits, mixed_logits, plan, self.similarity)
+        rows = {"mix": loss.mixed(mixed_logits, labels, plan), "cls": clean, "sim": similarity}
+        return {name: Term(value, weight) for (name, value), weight in zip(rows.items(), self.weights, strict=True)}

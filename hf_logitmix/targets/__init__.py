@@ -1,6 +1,6 @@
-"""Axis 3, targets: which row of numbers stands for a label."""
+"""Targets: which row of numbers stands for a label."""
 
-from hf_logitmix.targets.base import Fixed, OneHot, Targets, as_targets
+from hf_logitmix.targets.base import OneHot, TargetMatrix, Targets, as_targets
 from hf_logitmix.targets.class_similarity import MCEL, mcel
 from hf_logitmix.targets.class_weights import Infogain, infogain
 from hf_logitmix.targets.learned import GMCEL, SGMCEL
@@ -11,10 +11,10 @@ __all__ = [
     "GMCEL",
     "MCEL",
     "SGMCEL",
-    "Fixed",
     "Infogain",
     "LabelSmoothing",
     "OneHot",
+    "TargetMatrix",
     "Targets",
     "TrainingSet",
     "as_targets",

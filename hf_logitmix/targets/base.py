@@ -1,4 +1,4 @@
-r"""Axis 3, targets: which row of numbers stands for a label.
+r"""Targets: which row of numbers stands for a label.
 
 A targets matrix is a FloatTensor[K, K] whose row ``y`` is the training target of an example labelled ``y``.
 ``None`` stands for the identity (one-hot). Every objective accepts one, so combinations need no code of their own.
@@ -7,55 +7,51 @@ A targets matrix is a FloatTensor[K, K] whose row ``y`` is the training target o
 from __future__ import annotations
 
 from dataclasses import dataclass, is_dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_logitmix.digest import one_line
-from hf_logitmix.objectives.base import Loss
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.objectives.base import Terms
+from hf_logitmix.part import LabelSpec, Part
 
 
-class Targets:
-    """The third part of a `Method`; a new kind overrides `matrix`, and `prepare` if it depends on the data.
+class Targets(Part):
+    """Which row stands for a label; a new kind overrides `matrix`, and `setup` if it depends on the data.
 
     Attributes:
-        learned: the module that holds parameters learned along with the model, or None.
         are_distributions: whether every row sums to 1.
         targets_lr: learning rate of what is learned; None is the model's.
     """
 
-    learned: nn.Module | None = None
     targets_lr: float | None = None
     are_distributions: ClassVar[bool] = True
 
     def __repr__(self) -> str:
         return one_line(self) if is_dataclass(self) else f"{type(self).__name__}()"
 
-    def check(self, num_labels: int, problem_type: str) -> None:
+    def check(self, model: Any, labels: LabelSpec) -> None:
         """Raise ValueError where these targets are undefined."""
-        if problem_type != "single_label_classification":
-            raise ValueError(f"targets={self} are rows for classes and this is {problem_type}: pass targets=OneHot().")
-
-    def prepare(self, training_set: TrainingSet) -> Targets:
-        """The targets to train with, found before the first step."""
-        return self
+        if labels.problem_type != "single_label_classification":
+            raise ValueError(
+                f"targets={self} are rows for classes and this is {labels.problem_type}: pass targets=OneHot()."
+            )
 
     def matrix(self, num_labels: int) -> Tensor | None:
         """The FloatTensor[K, K] of target rows, or None for one-hot."""
         raise NotImplementedError
 
-    def penalty(self) -> Loss:
+    def penalty(self) -> Terms:
         """What learned rows add to the loss of a step; nothing where nothing is learned."""
-        return Loss(torch.zeros(()), {})
+        return {}
 
 
 @dataclass(frozen=True)
 class OneHot(Targets):
     """The label itself, ``T = I``; for regression and multi-label the label as it is."""
 
-    def check(self, num_labels: int, problem_type: str) -> None:
+    def check(self, model: Any, labels: LabelSpec) -> None:
         """Defined for every head."""
 
     def matrix(self, num_labels: int) -> Tensor | None:
@@ -63,7 +59,7 @@ class OneHot(Targets):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Fixed(Targets):
+class TargetMatrix(Targets):
     """A target matrix of the user's own, FloatTensor[K, K]."""
 
     rows: Tensor
@@ -81,9 +77,9 @@ class Fixed(Targets):
     def are_distributions(self) -> bool:  # type: ignore[override]
         return bool(torch.allclose(self.rows.sum(1), self.rows.new_ones(()), atol=1e-4))
 
-    def check(self, num_labels: int, problem_type: str) -> None:
-        super().check(num_labels, problem_type)
-        self.matrix(num_labels)
+    def check(self, model: Any, labels: LabelSpec) -> None:
+        super().check(model, labels)
+        self.matrix(labels.num_labels)
 
     def matrix(self, num_labels: int) -> Tensor | None:
         if len(self.rows) != num_labels:
@@ -103,7 +99,7 @@ def as_targets(targets: Targets | Tensor | None) -> Targets:
     if targets is None:
         return OneHot()
     if isinstance(targets, Tensor):
-        return Fixed(targets)
+        return TargetMatrix(targets)
     if not isinstance(targets, Targets):
         raise ValueError(f"targets={targets!r}: pass None, a [K, K] tensor or an object of hf_logitmix.targets.")
     return targets

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hf_logitmix.models import is_image_model, unwrap
+from hf_logitmix.modalities import modality_of
+from hf_logitmix.part import LabelSpec
 from hf_logitmix.similarity import check_similarity, class_similarity, logistic
 from hf_logitmix.targets.base import Targets
 from hf_logitmix.training_set import TrainingSet
@@ -65,10 +67,14 @@ class MCEL(Targets):
         ValueError: for eps outside [0, 0.5) or an impossible matrix; before training, for a class without examples.
     """
 
-    eps: float = 0.2
+    eps: float = field(
+        default=0.2, metadata={"help": "Mass that label smoothing or the MCEL family moves off the label."}
+    )
     class_similarity: Tensor | None = None
-    symmetric: bool = False
-    features: str | None = None
+    symmetric: bool = field(default=False, metadata={"help": "Make MCEL's class similarity doubly stochastic."})
+    features: str | None = field(
+        default=None, metadata={"help": "What MCEL's class similarity is found in: pooled, or pixels of images."}
+    )
     s: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
@@ -84,11 +90,11 @@ class MCEL(Targets):
             check_similarity(matrix)
             object.__setattr__(self, "class_similarity", matrix)
 
-    def check(self, num_labels: int, problem_type: str) -> None:
-        super().check(num_labels, problem_type)
+    def check(self, model: Any, labels: LabelSpec) -> None:
+        super().check(model, labels)
         if self.class_similarity is not None:
-            check_similarity(self.class_similarity, num_labels)
-        if num_labels == 2:
+            check_similarity(self.class_similarity, labels.num_labels)
+        if labels.num_labels == 2:
             warnings.warn(
                 "with two classes the class similarity is trivial, each is like the other: MCEL is label smoothing "
                 "with twice the eps there.",
@@ -96,13 +102,13 @@ class MCEL(Targets):
                 stacklevel=2,
             )
 
-    def prepare(self, training_set: TrainingSet) -> Targets:
+    def setup(self, training_set: TrainingSet) -> Targets:
         if self.class_similarity is not None:
             return self
-        has_pixels = is_image_model(unwrap(training_set.model))
-        if self.features == "pixels" and not has_pixels:
+        of_kind = modality_of(training_set.model).features
+        if self.features == "pixels" and of_kind != "pixels":
             raise ValueError("features='pixels' is for models of images and this one reads text: pass 'pooled'.")
-        features = self.features or ("pixels" if has_pixels else "pooled")
+        features = self.features or of_kind
         found = class_similarity(training_set, features=features, symmetric=self.symmetric, s=self.s or logistic)
         return replace(self, class_similarity=found)
 
@@ -112,5 +118,5 @@ class MCEL(Targets):
 
     def _similarity(self) -> Tensor:
         if self.class_similarity is None:
-            raise ValueError("class_similarity is not known yet: pass it, or call prepare() with the training set.")
+            raise ValueError("class_similarity is not known yet: pass it, or call setup() with the training set.")
         return self.class_similarity

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from hf_logitmix.part import LabelSpec
 from hf_logitmix.targets.base import Targets
 from hf_logitmix.training_set import TrainingSet
 
@@ -45,12 +46,12 @@ class Infogain(Targets):
     class_counts: Sequence[int] | None = None
     are_distributions: ClassVar[bool] = False
 
-    def check(self, num_labels: int, problem_type: str) -> None:
-        super().check(num_labels, problem_type)
+    def check(self, model: Any, labels: LabelSpec) -> None:
+        super().check(model, labels)
         if self.class_counts is not None:
-            self.matrix(num_labels)
+            self.matrix(labels.num_labels)
 
-    def prepare(self, training_set: TrainingSet) -> Targets:
+    def setup(self, training_set: TrainingSet) -> Targets:
         return self if self.class_counts is not None else Infogain(training_set.class_counts().tolist())
 
     def matrix(self, num_labels: int) -> Tensor | None:

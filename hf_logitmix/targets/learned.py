@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hf_logitmix.objectives.base import Loss
+from hf_logitmix.objectives.base import Term, Terms
+from hf_logitmix.part import LabelSpec
 from hf_logitmix.targets.base import Targets
 from hf_logitmix.targets.class_similarity import MCEL, mcel_rows
 from hf_logitmix.training_set import TrainingSet
 
 _PARAMETRIZATIONS = ("simplex", "soft")
+_PENALTIES = {"help": "Weights of the penalties: a b g for SG-MCEL, a b g h for GMCEL."}
 
 
 def sg_mcel_penalties(eps: Tensor, similarity: Tensor, p: float = 2.0) -> dict[str, Tensor]:
@@ -78,14 +80,16 @@ class _Learned(MCEL):
         p: their norm.
         targets_lr: learning rate of what is learned here, which a fine-tuning rate would leave where it started; None
             takes the model's. The learning rate schedule applies to it.
-        learned: set by `prepare`: the module with the parameter.
     """
 
-    parametrization: str = "simplex"
-    penalties: Sequence[float] = ()
+    parametrization: str = field(
+        default="simplex", metadata={"help": "Of what SG-MCEL and GMCEL learn: simplex or soft (the paper's)."}
+    )
+    penalties: Sequence[float] = field(default=(), metadata=_PENALTIES)
     p: float = 2.0
-    targets_lr: float | None = 0.01
-    learned: nn.Module | None = field(default=None, repr=False, metadata={"option": False})
+    targets_lr: float | None = field(
+        default=0.01, metadata={"help": "Learning rate of what SG-MCEL and GMCEL learn (0.01)."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,14 +111,41 @@ class _Learned(MCEL):
     def are_distributions(self) -> bool:  # type: ignore[override]
         return self.parametrization == "simplex"
 
-    def _penalised(self, penalties: dict[str, Tensor]) -> Loss:
-        weighted = [weight * value for weight, value in zip(self.penalties, penalties.values(), strict=True)]
-        return Loss(torch.stack(weighted).sum(), penalties)
+    def matrix(self, num_labels: int) -> Tensor | None:
+        raise ValueError("nothing is learned yet: call setup() with the training set, and use what it returns.")
 
-    def _module(self) -> Any:
-        if self.learned is None:
-            raise ValueError("nothing is learned yet: call prepare() with the training set.")
-        return self.learned
+    def rows_of(self, module: Any) -> Tensor:
+        """FloatTensor[K, K] of target rows, from what is learned."""
+        raise NotImplementedError
+
+    def penalties_of(self, module: Any) -> dict[str, Tensor]:
+        """The unweighted penalties, from what is learned."""
+        raise NotImplementedError
+
+
+class LearnedTargets(Targets):
+    """`SGMCEL` or `GMCEL` in training, with the module that holds what is learned."""
+
+    def __init__(self, options: _Learned, learned: nn.Module) -> None:
+        self.options = options
+        self.learned = learned
+        self.targets_lr = options.targets_lr
+
+    @property
+    def are_distributions(self) -> bool:  # type: ignore[override]
+        return self.options.are_distributions
+
+    @property
+    def class_similarity(self) -> Tensor | None:
+        return self.options.class_similarity
+
+    def matrix(self, num_labels: int) -> Tensor | None:
+        return self.options.rows_of(self.learned)
+
+    def penalty(self) -> Terms:
+        found = self.options.penalties_of(self.learned)
+        weights = self.options.penalties
+        return {name: Term(value, weight) for (name, value), weight in zip(found.items(), weights, strict=True)}
 
 
 class _MixingWeights(nn.Module):
@@ -152,19 +183,17 @@ class SGMCEL(_Learned):
         penalties: (a, b, g).
     """
 
-    penalties: Sequence[float] = (1.0, 20.0, 30.0)
+    penalties: Sequence[float] = field(default=(1.0, 20.0, 30.0), metadata=_PENALTIES)
 
-    def prepare(self, training_set: TrainingSet) -> Targets:
-        ready: Any = super().prepare(training_set)
-        return replace(ready, learned=_MixingWeights(ready.class_similarity, self.eps, self.parametrization))
+    def setup(self, training_set: TrainingSet) -> Targets:
+        ready: Any = super().setup(training_set)
+        return LearnedTargets(ready, _MixingWeights(ready.class_similarity, self.eps, self.parametrization))
 
-    def matrix(self, num_labels: int) -> Tensor | None:
-        module = self._module()
+    def rows_of(self, module: Any) -> Tensor:
         return mcel_rows(module.similarity, module())
 
-    def penalty(self) -> Loss:
-        module = self._module()
-        return self._penalised(sg_mcel_penalties(module(), module.similarity, self.p))
+    def penalties_of(self, module: Any) -> dict[str, Tensor]:
+        return sg_mcel_penalties(module(), module.similarity, self.p)
 
 
 class _MixtureMatrix(nn.Module):
@@ -203,27 +232,27 @@ class GMCEL(_Learned):
             term zero at E_ii = 1 - eps. The paper's (0.5 - eps) / 2 would pin E_ii at .235 for K = 10 and eps = .2.
     """
 
-    penalties: Sequence[float] = (10.0, 1.0, 1.0, 10.0)
+    penalties: Sequence[float] = field(default=(10.0, 1.0, 1.0, 10.0), metadata=_PENALTIES)
     margins: Sequence[float] | None = None
 
-    def check(self, num_labels: int, problem_type: str) -> None:
-        super().check(num_labels, problem_type)
+    def check(self, model: Any, labels: LabelSpec) -> None:
+        super().check(model, labels)
         margins = self.margins
-        if margins is not None and (len(margins) != num_labels or not all(map(math.isfinite, margins))):
-            raise ValueError(f"margins={margins}: pass one finite number for each of {num_labels} classes.")
+        if margins is not None and (len(margins) != labels.num_labels or not all(map(math.isfinite, margins))):
+            raise ValueError(f"margins={margins}: pass one finite number for each of {labels.num_labels} classes.")
 
-    def prepare(self, training_set: TrainingSet) -> Targets:
-        ready: Any = super().prepare(training_set)
+    def setup(self, training_set: TrainingSet) -> Targets:
+        ready: Any = super().setup(training_set)
         start = MCEL.matrix(ready, len(ready.class_similarity))
         assert start is not None
-        return replace(ready, learned=_MixtureMatrix(start, self.parametrization))
+        return LearnedTargets(ready, _MixtureMatrix(start, self.parametrization))
 
-    def matrix(self, num_labels: int) -> Tensor | None:
-        return self._module()()
+    def rows_of(self, module: Any) -> Tensor:
+        return module()
 
-    def penalty(self) -> Loss:
-        rows = self._module().raw()
+    def penalties_of(self, module: Any) -> dict[str, Tensor]:
+        rows = module.raw()
         num_labels = len(rows)
         own = [(num_labels * (1 - self.eps) - 1) / (num_labels - 1)] * num_labels
         margins = torch.tensor(list(own if self.margins is None else self.margins)).to(rows)
-        return self._penalised(gmcel_penalties(rows, margins, self.p))
+        return gmcel_penalties(rows, margins, self.p)

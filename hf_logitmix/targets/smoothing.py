@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hf_logitmix.part import LabelSpec
 from hf_logitmix.targets.base import Targets
 
 
@@ -32,14 +34,16 @@ def label_smoothing(num_labels: int, eps: float) -> Tensor:
 class LabelSmoothing(Targets):
     """Label smoothing with ``eps`` spread over all K classes; see `label_smoothing`."""
 
-    eps: float = 0.1
+    eps: float = field(
+        default=0.1, metadata={"help": "Mass that label smoothing or the MCEL family moves off the label."}
+    )
 
     def __post_init__(self) -> None:
         _check_eps(self.eps)
 
-    def check(self, num_labels: int, problem_type: str) -> None:
-        super().check(num_labels, problem_type)
-        self.matrix(num_labels)
+    def check(self, model: Any, labels: LabelSpec) -> None:
+        super().check(model, labels)
+        self.matrix(labels.num_labels)
 
     def matrix(self, num_labels: int) -> Tensor | None:
         return label_smoothing(num_labels, self.eps)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageClassification
 
-from hf_logitmix.checks import head_of
+from hf_logitmix.checks import label_spec
 from hf_logitmix.command_line import exit_with
 from hf_logitmix.models import call, classifier_of, linear_of
 from hf_logitmix.vision.data import ImageData, load_images
@@ -89,7 +89,7 @@ def activation_maps(model: nn.Module, pixel_values: Tensor, classes: Tensor | No
         "timm/small_resnet18, or larger images."
     )
     try:
-        classifier = linear_of(classifier_of(model, head_of(model)[0]))
+        classifier = linear_of(classifier_of(model, label_spec(model).num_labels))
     except ValueError as error:
         raise problem from error
     read: list[Tensor] = []
@@ -145,7 +145,7 @@ def look_at(model: nn.Module, images: Sequence[Image.Image], data: ImageData) ->
     Raises:
         ValueError: for a model of other classes or channels than the data's, and as `activation_maps`.
     """
-    count, wanted = head_of(model)[0], input_config(model)
+    count, wanted = label_spec(model).num_labels, input_config(model)
     if count != len(data.label_names):
         raise ValueError(
             f"it has {count} classes and dataset {data.name} has {len(data.label_names)}: pass the dataset that it was "

@@ -24,7 +24,7 @@ from hf_logitmix.collator import MixCollator
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method
 from hf_logitmix.models import call, evaluating
-from hf_logitmix.moment import Moment
+from hf_logitmix.step import Step
 from hf_logitmix.trainer import MixTrainer
 from hf_logitmix.training_set import TrainingSet
 from hf_logitmix.vision.adapters import as_image_set
@@ -113,9 +113,9 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
 
     # ---- images --------------------------------------------------------------------------------------------------
 
-    def _prepare_method(self) -> None:
+    def _set_up_method(self) -> None:
         self._prepare_images()  # again, because the arguments or the data may have been changed
-        super()._prepare_method()
+        super()._set_up_method()
 
     def _prepare_images(self) -> None:
         """Give images the transforms that the arguments ask for."""
@@ -196,7 +196,7 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
         first = next(self.model.parameters())
         batch = {"pixel_values": torch.zeros(2, len(inputs["mean"]), *sides, device=first.device, dtype=first.dtype)}
         labels = torch.zeros(2, dtype=torch.long, device=first.device)
-        num_labels, _ = checks.head_of(self.model)
+        num_labels, _ = checks.label_spec(self.model)
         with evaluating(self.model):
             try:
                 logits = call(self.model, batch, 2)
@@ -211,10 +211,12 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
                     f"{type(inner_module(self.model)).__name__} makes {logits.shape[1]} logits and num_labels="
                     f"{num_labels}: pass the number of its outputs as num_labels."
                 )
-            if self.method.mixing.mixes:
-                method = self.method.at(Moment(0, 1, self.args.seed)).for_batch(batch, labels)
-                plan = method.mixing.plan(2, device=first.device)
-                mixed_forward(self.model, batch, plan, mixing=method.mixing, rows="mixed")
+            if self.method.mixes:
+                step = Step(0, 1, self.args.seed)
+                plan = self.method.pairing(batch, labels, step)
+                mixed_forward(
+                    self.model, batch, plan, mixing=self.method.mixing, rows="mixed", labels=labels, step=step
+                )
 
     def _resolve_method(self) -> None:
         if isinstance(self.args, Augmentation):

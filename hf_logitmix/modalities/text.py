@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
 
-from hf_logitmix.mixing.base import split
-from hf_logitmix.mixing.hooks import (
+from hf_logitmix.modalities.base import Modality
+from hf_logitmix.modalities.hooks import (
     Forward,
     Recompute,
     attached,
@@ -18,10 +20,10 @@ from hf_logitmix.mixing.hooks import (
     on_first,
     same_memory,
 )
-from hf_logitmix.mixing.sites import resolve_level
-from hf_logitmix.models import call
-from hf_logitmix.output import MixedOutput, Rows
-from hf_logitmix.plan import MixPlan
+from hf_logitmix.modalities.layers import resolve_level, sites
+from hf_logitmix.models import call, first_of, unwrap
+from hf_logitmix.output import MixedOutput, Rows, split
+from hf_logitmix.pairing.plan import MixPlan
 
 
 def longer_of_pair(inputs: Mapping[str, Any], plan: MixPlan) -> Tensor:
@@ -56,28 +58,54 @@ def pair_inputs(inputs: Mapping[str, Any], plan: MixPlan) -> dict[str, Any]:
     return {name: mixed_row(name, value) for name, value in inputs.items()}
 
 
-def forward(
-    model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows, *, level: str, draw: float
-) -> MixedOutput:
-    """One forward that mixes at ``level``, over [clean ; mixed] rows or, where that is enough, over the mixed ones."""
-    check_checkpointing(model, level)
-    with attached(model) as mixer:
-        level = resolve_level(level, mixer.sites, draw)
-        size, mixed = _batch_size(inputs), len(plan.partner)
-        second = pair_inputs(inputs, plan)
-        if rows == "mixed" and level == "embedding" and not mixer.needs_clean_rows:
-            try:
-                with mixer.mixing(_Lookup(plan, inputs, second)):
-                    return MixedOutput(None, call(model, second, mixed), plan)
-            except _UnknownIds:
-                mixer.needs_clean_rows = True  # raised by an embedding, so nothing random has been drawn yet
-        both = {
-            name: torch.cat([value, second[name]]) if second[name] is not value else value
-            for name, value in inputs.items()
-        }
-        with mixer.mixing(Recompute(level, plan, size, _ids(both))):
-            output = split(call(model, both, size + mixed), size, plan)
-        return output if rows == "both" else output._replace(logits=None)
+class Text(Modality):
+    """Token ids, mixed at their embeddings by hooks."""
+
+    name: ClassVar[str] = "text"
+    main_input: ClassVar[str] = "input_ids"
+    auto_class: ClassVar[Any] = AutoModelForSequenceClassification
+    features: ClassVar[str] = "pooled"
+    mixes_input_by_hooks: ClassVar[bool] = True
+    feature_axis: ClassVar[int] = -1
+
+    def forward(
+        self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows, *, level: str, draw: float
+    ) -> MixedOutput:
+        """One forward that mixes at ``level``, over [clean ; mixed] rows or, where that is enough, over the mixed ones."""
+        check_checkpointing(model, level)
+        with attached(model) as mixer:
+            level = resolve_level(level, mixer.sites, draw)
+            size, mixed = _batch_size(inputs), len(plan.partner)
+            second = pair_inputs(inputs, plan)
+            if rows == "mixed" and level == "embedding" and not mixer.needs_clean_rows:
+                try:
+                    with mixer.mixing(_Lookup(plan, inputs, second)):
+                        return MixedOutput(None, call(model, second, mixed), plan)
+                except _UnknownIds:
+                    mixer.needs_clean_rows = True  # raised by an embedding, so nothing random has been drawn yet
+            both = {
+                name: torch.cat([value, second[name]]) if second[name] is not value else value
+                for name, value in inputs.items()
+            }
+            with mixer.mixing(Recompute(level, plan, size, _ids(both))):
+                output = split(call(model, both, size + mixed), size, plan)
+            return output if rows == "both" else output._replace(logits=None)
+
+    @contextmanager
+    def watched(self, model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], list[Tensor]]]:
+        seen: list[Tensor] = []
+
+        def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if same_memory(first_of(args, kwargs), _ids(inputs)):
+                embedded = output if isinstance(output, Tensor) else output[0]
+                seen.append(embedded if embedded.requires_grad else embedded.requires_grad_())
+
+        handles = [module.register_forward_hook(see, with_kwargs=True) for module in sites(unwrap(model)).words]
+        try:
+            yield inputs, seen
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 class _UnknownIds(Exception):

@@ -11,9 +11,9 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import Tensor, nn
 
-from hf_logitmix.mixing.sites import Sites, sites
+from hf_logitmix.modalities.layers import Sites, sites
 from hf_logitmix.models import under_peft, unwrap
-from hf_logitmix.plan import MixPlan
+from hf_logitmix.pairing.plan import MixPlan
 
 _MIXER = "_hf_logitmix_mixer"
 _CHECKPOINTING = ("gradient_checkpointing", "grad_checkpointing")  # of transformers and of timm

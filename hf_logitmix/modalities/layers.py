@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_logitmix.models import find_classifier, head_modules, is_image_model, under_peft
+from hf_logitmix.models import find_classifier, head_modules, under_peft
 
 # Models whose ids go through modules that `get_input_embeddings` does not name.
 _NAMED_EMBEDDINGS = {
@@ -86,7 +86,7 @@ def sites(model: nn.Module) -> Sites:
     Raises:
         ValueError: for a text model without a token embedding.
     """
-    if is_image_model(model):
+    if getattr(model, "main_input_name", "") == "pixel_values":
         num_labels = getattr(getattr(model, "config", None), "num_labels", 0)
         classifier = find_classifier(model, num_labels)  # the whole head of a model of timm
         return Sites([], [], _image_layers(model), head_modules(model) or ([classifier] if classifier else []))

@@ -1,0 +1,117 @@
+"""What every criterion takes and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hf_logitmix.pairing.plan import MixPlan
+from hf_logitmix.part import LabelSpec, Part
+from hf_logitmix.ranges import check_range
+
+
+class Criterion(Part):
+    """How far one row of logits is from one target; a new kind overrides the call.
+
+    Attributes:
+        problem_types: of transformers' configurations, for which it is defined.
+    """
+
+    problem_types: ClassVar[tuple[str, ...]] = ("single_label_classification",)
+
+    def check(self, model: Any, labels: LabelSpec) -> None:
+        """Raise ValueError where the criterion is undefined for this kind of head."""
+        if labels.problem_type not in self.problem_types:
+            raise ValueError(
+                f"criterion={self} is for {' and '.join(self.problem_types)}, and this is {labels.problem_type}: leave "
+                "criterion out, which takes the one that fits the labels."
+            )
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of each row, FloatTensor[M], in float32 or better.
+
+        Args:
+            logits: FloatTensor[M, K].
+            target: FloatTensor[M, K] rows; of classes also LongTensor[M] ids; of regression FloatTensor[M].
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """A criterion with the targets that stand for labels: what an objective measures rows by.
+
+    Attributes:
+        criterion: how far a row of logits is from a target.
+        matrix: FloatTensor[K, K] whose row ``y`` stands for class ``y``; None is one-hot. Only for class ids.
+    """
+
+    criterion: Criterion
+    matrix: Tensor | None = None
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        r"""The loss :math:`d(z_i, T_{y_i})` of each row against its own label, FloatTensor[B].
+
+        No label is left out: -100, which torch's own cross-entropy ignores, is outside 0..K-1 like any other. On a
+        GPU, which is not waited for, the lookup of such a label is a device-side assert of CUDA.
+
+        Args:
+            logits: FloatTensor[B, K].
+            labels: LongTensor[B] class ids, FloatTensor[B] for regression or FloatTensor[B, K] multi-label.
+
+        Raises:
+            ValueError: for a matrix with real-valued or multi-hot labels, for shapes that do not fit, and for class
+                ids outside 0..K-1 that are not on a GPU.
+        """
+        logits = at_least_float32(logits)
+        if labels.is_floating_point():
+            if self.matrix is not None:
+                raise ValueError(
+                    "targets are rows for class ids: they are undefined for regression and multi-label labels."
+                )
+            return self.criterion(logits, labels.to(logits.dtype))
+        if labels.dim() != 1 or len(labels) != len(logits):
+            raise ValueError(
+                f"class ids of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: pass [B] "
+                "integers, or floats of shape [B, K] for multi-label."
+            )
+        labels, num_labels = labels.long(), logits.shape[-1]
+        if not labels.is_cuda:
+            check_range(labels, 0, num_labels - 1, "label", "take such examples out; none is ignored, not -100 either")
+        if self.matrix is None:
+            return self.criterion(logits, labels)
+        if self.matrix.shape != (num_labels, num_labels):
+            raise ValueError(
+                f"targets of shape {tuple(self.matrix.shape)} do not fit {num_labels} classes: pass [K, K]."
+            )
+        # a lookup that knows no index from the end
+        return self.criterion(logits, F.embedding(labels, self.matrix.to(logits.device, logits.dtype)))
+
+    def mixed(self, mixed_logits: Tensor, labels: Tensor, plan: MixPlan) -> Tensor:
+        r"""The loss of each mixed row against its mixed label, FloatTensor[M].
+
+        For class ids :math:`\lambda\, d(\tilde z, T_y) + (1-\lambda)\, d(\tilde z, T_{y_\pi})`; regression and
+        multi-label mix the label itself, :math:`\lambda y + (1-\lambda) y_\pi` (Zhang et al., mixup, 2018). Lam is the
+        plan's ``label_lam`` where it has one.
+
+        Args:
+            mixed_logits: FloatTensor[M, K].
+            labels: of the whole batch.
+            plan: of M rows.
+        """
+        mixed_logits = at_least_float32(mixed_logits)
+        lam = plan.weight_of_label.to(mixed_logits)
+        own, other = labels[: len(plan.partner)], labels[plan.partner]
+        if labels.is_floating_point():
+            lam = lam.reshape(-1, *[1] * (labels.dim() - 1))
+            return self(mixed_logits, lam * own + (1 - lam) * other)
+        return lam * self(mixed_logits, own) + (1 - lam) * self(mixed_logits, other)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay what they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

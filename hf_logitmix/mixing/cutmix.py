@@ -1,0 +1,39 @@
+"""CutMix as a mixing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from hf_logitmix.criteria import Criterion
+from hf_logitmix.mixing.base import Mixing
+from hf_logitmix.mixing.image import cutmix
+from hf_logitmix.modalities.image import on_mixed
+from hf_logitmix.output import MixedOutput, Rows
+from hf_logitmix.pairing.plan import MixPlan
+from hf_logitmix.step import Step
+
+
+@dataclass(frozen=True)
+class CutMix(Mixing):
+    """A box of the partner's pixels is put into each image (Yun et al., 2019); see `hf_logitmix.mixing.image.cutmix`."""
+
+    reads: ClassVar[tuple[str, ...]] = ("images",)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        plan: MixPlan,
+        rows: Rows,
+        *,
+        step: Step,
+        labels: Tensor | None = None,
+        criterion: Criterion | None = None,
+    ) -> MixedOutput:
+        self.check(model)
+        mixed, plan = cutmix(inputs["pixel_values"], plan, step.generator("boxes"))
+        return on_mixed(model, inputs, mixed, plan, rows)

@@ -1,0 +1,78 @@
+"""Images: the input is `pixel_values`, and pixels are mixed before the forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForImageClassification
+
+from hf_logitmix.modalities.base import Modality
+from hf_logitmix.modalities.hooks import Among, Recompute, attached, check_checkpointing, interpolate
+from hf_logitmix.modalities.layers import resolve_level
+from hf_logitmix.models import call
+from hf_logitmix.output import MixedOutput, Rows, split
+from hf_logitmix.pairing.plan import MixPlan
+
+
+class Images(Modality):
+    """Pixels, mixed before the forward; layers are mixed by hooks."""
+
+    name: ClassVar[str] = "images"
+    main_input: ClassVar[str] = "pixel_values"
+    auto_class: ClassVar[Any] = AutoModelForImageClassification
+    features: ClassVar[str] = "pixels"
+    mixes_input_by_hooks: ClassVar[bool] = False
+    feature_axis: ClassVar[int] = 1
+
+    def forward(
+        self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows, *, level: str, draw: float
+    ) -> MixedOutput:
+        """One forward that mixes linearly at ``level``: the pixels, or what a layer makes of them.
+
+        At a layer the mixed rows alone are enough where each image has one: the rows are then mixed with one another there.
+        """
+        if level == "embedding":
+            pixels = inputs["pixel_values"]
+            check_images(pixels)
+            mixed = interpolate(pixels[: len(plan.partner)], pixels[plan.partner], plan.lam)
+            return on_mixed(model, inputs, mixed, plan, rows)
+        check_checkpointing(model, level)
+        with attached(model) as mixer:
+            level = resolve_level(level, mixer.sites, draw)
+            if level == "embedding":
+                return self.forward(model, inputs, plan, rows, level=level, draw=draw)
+            pixels = inputs["pixel_values"]
+            size, mixed_rows = len(pixels), len(plan.partner)
+            if rows == "mixed" and mixed_rows == size:
+                with mixer.mixing(Among(level, plan)):
+                    return MixedOutput(None, call(model, inputs, size), plan)
+            both = {**inputs, "pixel_values": torch.cat([pixels, pixels[:mixed_rows]])}
+            with mixer.mixing(Recompute(level, plan, size)):
+                output = split(call(model, both, size + mixed_rows), size, plan)
+            return output if rows == "both" else output._replace(logits=None)
+
+    @contextmanager
+    def watched(self, model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], list[Tensor]]]:
+        pixels = inputs["pixel_values"].detach().requires_grad_()
+        yield {**inputs, "pixel_values": pixels}, [pixels]
+
+
+def on_mixed(model: nn.Module, inputs: Mapping[str, Any], mixed: Tensor, plan: MixPlan, rows: Rows) -> MixedOutput:
+    """The model on images that are mixed already, after the clean ones if ``rows`` is ``both``."""
+    pixels = inputs["pixel_values"]
+    if rows == "mixed":
+        return MixedOutput(None, call(model, {**inputs, "pixel_values": mixed}, len(mixed)), plan)
+    both = {**inputs, "pixel_values": torch.cat([pixels, mixed])}
+    return split(call(model, both, len(pixels) + len(mixed)), len(pixels), plan)
+
+
+def check_images(pixels: Tensor) -> None:
+    """Raise ValueError unless these are images as floats, [B, C, H, W]."""
+    if pixels.dim() != 4 or not pixels.is_floating_point():
+        raise ValueError(
+            f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}: pass floats of shape [B, C, H, W]."
+        )

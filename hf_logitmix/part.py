@@ -1,0 +1,51 @@
+"""What the five parts of a method have in common."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from hf_logitmix.training_set import TrainingSet
+
+
+class LabelSpec(NamedTuple):
+    """What the labels of a model are.
+
+    Attributes:
+        num_labels: K, the number of its outputs.
+        problem_type: by the names of transformers: ``single_label_classification``, ``multi_label_classification`` or
+            ``regression``.
+    """
+
+    num_labels: int
+    problem_type: str
+
+
+class Part:
+    """One of the five choices of a `Method`: options, and what they mean.
+
+    Its life in a training run: `check` before anything else, `setup` once the training set is known, `install` around
+    the training loop, and the call for each batch. Nothing is stored in it on the way; what has been found or is learned
+    belongs to what `setup` returns.
+
+    Attributes:
+        learned: the module that holds parameters learned along with the model, or None.
+    """
+
+    learned: nn.Module | None = None
+
+    def check(self, model: nn.Module, labels: LabelSpec) -> None:
+        """Raise ValueError where this cannot train this model on these labels."""
+
+    def setup(self, training_set: TrainingSet) -> Self:
+        """What trains: this part itself, or another with everything found and made that depends on the data."""
+        return self
+
+    def install(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """What must be on the model all through training, before it is compiled: a block around the training loop."""
+        return nullcontext()

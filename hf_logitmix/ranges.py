@@ -1,0 +1,21 @@
+"""A check of the numbers in a tensor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_range(values: Tensor, low: int, high: int, name: str, fix: str) -> None:
+    """Refuse values outside low..high, NaN among them.
+
+    On a GPU nothing waits for the answer: there it is a device-side assert of CUDA.
+
+    Raises:
+        ValueError: with ``name`` and ``fix`` in its sentence, for values that are anywhere else.
+    """
+    inside = values.clamp(low, high) == values
+    if inside.is_cuda:
+        torch._assert_async(inside.all(), f"{name} is outside {low}..{high}: {fix}.")
+    elif not inside.is_meta and not inside.all():
+        raise ValueError(f"{name} {values[~inside][0].item()} is outside {low}..{high}: {fix}.")
