@@ -19,20 +19,59 @@ class MixTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Name in hf_logitmix.METHODS, such as vanilla, mixup or logitmix (the default)."},
     )
+    # options of the methods, written by scripts/write_tables.py
+    eps: float | None = field(
+        default=None, metadata={"help": "Mass that label smoothing or the MCEL family moves off the label."}
+    )
+    symmetric: bool | None = field(default=None, metadata={"help": "Make MCEL's class similarity doubly stochastic."})
+    features: str | None = field(
+        default=None, metadata={"help": "What MCEL's class similarity is found in: pooled, or pixels of images."}
+    )
+    parametrization: str | None = field(
+        default=None, metadata={"help": "Of what SG-MCEL and GMCEL learn: simplex or soft (the paper's)."}
+    )
+    penalties: list[float] | None = field(
+        default=None, metadata={"help": "Weights of the penalties: a b g for SG-MCEL, a b g h for GMCEL."}
+    )
+    norm: float | None = field(default=None, metadata={"help": "p of the norms in the penalties."})
+    targets_lr: float | None = field(
+        default=None, metadata={"help": "Learning rate of what SG-MCEL and GMCEL learn (0.01)."}
+    )
+    margins: list[float] | None = field(
+        default=None, metadata={"help": "Margins c_i of the classes; else those that are zero at E_ii = 1 - eps."}
+    )
+    lam: str | None = field(
+        default=None, metadata={"help": "Weight of the own input: uniform, half or a number, for Beta(alpha, alpha)."}
+    )
     alpha: float | None = field(default=None, metadata={"help": "lam is drawn from Beta(alpha, alpha)."})
+    label_lam: str | None = field(
+        default=None, metadata={"help": "Weight of the own label: uniform, half or a number; else the input's."}
+    )
+    per_example: bool | None = field(default=None, metadata={"help": "Draw one lam for each example, not each batch."})
+    mix_fraction: float | None = field(
+        default=None, metadata={"help": "Share of the batch that gets a mixed row (LogitMix)."}
+    )
+    prob: float | None = field(default=None, metadata={"help": "Share of the batches that are mixed at all."})
+    off_after: float | None = field(default=None, metadata={"help": "Share of training after which nothing is mixed."})
+    partners: str | None = field(
+        default=None, metadata={"help": "any, or length: pairs of texts that are next to one another in length."}
+    )
     level: str | None = field(
         default=None, metadata={"help": "Where to mix: embedding (of images: pixels), hidden:k, pooled or manifold."}
     )
-    per_example: bool | None = field(default=None, metadata={"help": "Draw one lam for each example, not each batch."})
-    prob: float | None = field(default=None, metadata={"help": "CutMix: share of the batches that are cut."})
     block_num: int | None = field(default=None, metadata={"help": "PuzzleMix: blocks along a side."})
     n_labels: int | None = field(default=None, metadata={"help": "PuzzleMix: levels of a block (3)."})
-    neigh_size: int | None = field(default=None, metadata={"help": "PuzzleMix: pixels of a cell of the data term (4)."})
     transport: bool | None = field(default=None, metadata={"help": "PuzzleMix: move salient blocks."})
+    label_smoothness: float | None = field(default=None, metadata={"help": "PuzzleMix: beta, smoothness of the mask."})
+    data_smoothness: float | None = field(
+        default=None, metadata={"help": "PuzzleMix: gamma, smoothness of the picture across blocks."}
+    )
+    prior_weight: float | None = field(default=None, metadata={"help": "PuzzleMix: eta, pull of the mask towards lam."})
+    neigh_size: int | None = field(default=None, metadata={"help": "PuzzleMix: pixels of a cell of the data term (4)."})
+    t_eps: float | None = field(default=None, metadata={"help": "PuzzleMix: cost of moving a block by its own size."})
     t_size: int | None = field(
         default=None, metadata={"help": "PuzzleMix: side in pixels of the blocks that are moved, at most the mask's."}
     )
-    mix_fraction: float | None = field(default=None, metadata={"help": "Share of the batch that LogitMix mixes."})
     weights: list[float] | None = field(
         default=None, metadata={"help": "Weights of LogitMix's terms: mix cls sim, as three numbers."}
     )
@@ -40,25 +79,11 @@ class MixTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "LogitMix's similarity: mse, l2, mse_logsoftmax or mse_softmax."}
     )
     warmup: str | None = field(default=None, metadata={"help": "LogitMix's warm-up: none, step or ramp."})
-    eps: float | None = field(
-        default=None, metadata={"help": "Mass that label smoothing or the MCEL family moves off the label."}
-    )
-    features: str | None = field(
-        default=None, metadata={"help": "What MCEL's class similarity is found in: pooled, or pixels of images."}
-    )
-    symmetric: bool | None = field(default=None, metadata={"help": "Make MCEL's class similarity doubly stochastic."})
-    parametrization: str | None = field(
-        default=None, metadata={"help": "Of what SG-MCEL and GMCEL learn: simplex or soft (the paper's)."}
-    )
-    penalties: list[float] | None = field(
-        default=None, metadata={"help": "Weights of the penalties: a b g for SG-MCEL, a b g h for GMCEL."}
-    )
-    targets_lr: float | None = field(
-        default=None, metadata={"help": "Learning rate of what SG-MCEL and GMCEL learn (0.01)."}
+    milestones: list[float] | None = field(
+        default=None, metadata={"help": "Shares of training at which the learning rate drops, for warmup=ramp."}
     )
     beta: float | None = field(default=None, metadata={"help": "LaMix: share of the given labels in the target."})
     detach_target: bool | None = field(default=None, metadata={"help": "LaMix: stop the gradient through the target."})
-    label_lam: str | None = field(default=None, metadata={"help": "LaMix: lam of the labels, uniform or half."})
     clean_batches: bool | None = field(
         default=None, metadata={"help": "LaMix: alternate with batches of originals (the paper's setting)."}
     )
@@ -69,6 +94,10 @@ class MixTrainingArguments(TrainingArguments):
     distill_weight: float | None = field(
         default=None, metadata={"help": "Distillation: weight of the teacher's term, the labels get the rest."}
     )
+    criterion: str | None = field(
+        default=None, metadata={"help": "Name in hf_logitmix.criteria.CRITERIA; else the one that fits the labels."}
+    )
+    # end of the options
 
     rehearse: bool = field(
         default=True,
@@ -79,12 +108,12 @@ class MixTrainingArguments(TrainingArguments):
         """The options that are set.
 
         Raises:
-            ValueError: for ``weights`` or ``penalties`` as a text that is not numbers ("1 1 0.5" is, which is how a
+            ValueError: for numbers such as ``weights`` as a text that is none ("1 1 0.5" is, which is how a
                 hyperparameter search can keep them).
         """
         found = {name: value for name in METHOD_OPTIONS if (value := getattr(self, name)) is not None}
-        for name in ("weights", "penalties"):
-            if isinstance(value := found.get(name), str):
+        for name, value in found.items():
+            if isinstance(value, str) and _OF_NUMBERS[name]:
                 try:
                     found[name] = [float(number) for number in value.split()]
                 except ValueError as error:
@@ -97,3 +126,4 @@ METHOD_OPTIONS = tuple(
     for f in fields(MixTrainingArguments)
     if f.name not in {"method", "rehearse", *(own.name for own in fields(TrainingArguments))}
 )
+_OF_NUMBERS = {f.name: "list" in str(f.type) for f in fields(MixTrainingArguments)}

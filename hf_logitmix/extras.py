@@ -45,12 +45,12 @@ class ExtrasMixin(_Base):
             return
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(
-                f"{method.method} learns parameters beside the model, which FSDP and DeepSpeed would leave out of their "
+                f"{method.method} learns parameters beside the model that FSDP and DeepSpeed would leave out of their "
                 "optimizer: use DistributedDataParallel (torchrun or accelerate launch without them)."
             )
         if self.optimizer is not None and self.lr_scheduler is not None and not self._created_lr_scheduler:
             raise ValueError(
-                f"{method.method} learns parameters beside the model, which a ready-made lr_scheduler does not know: pass "
+                f"{method.method} learns parameters beside the model, unknown to a ready-made lr_scheduler: pass "
                 "optimizers=(optimizer, None), or set optim and lr_scheduler_type in the arguments."
             )
         with torch.no_grad():

@@ -47,7 +47,10 @@ class Method:
     objective: Objective = field(default_factory=Clean)
     targets: Targets = field(default_factory=OneHot)
     pairing: Pairing = field(default_factory=RandomPairs)
-    criterion: Criterion | None = None
+    criterion: Criterion | None = field(
+        default=None,
+        metadata={"help": "Name in hf_logitmix.criteria.CRITERIA; else the one that fits the labels."},
+    )
     source: str = field(default="", compare=False)
     name: str = field(default="", compare=False)
 
@@ -84,7 +87,7 @@ class Method:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The parts by their names; a criterion only where it was chosen, and a pairing only where something is mixed."""
+        """The parts by their names; a criterion only where one was chosen, and a pairing only where rows are mixed."""
         found: dict[str, Part | None] = {
             "pairing": self.pairing if self.mixing.mixes else None,
             "mixing": self.mixing,
@@ -139,7 +142,9 @@ class Method:
     def setup(self, training_set: TrainingSet) -> MethodInTraining:
         """What trains: everything found and made that depends on the training set and the model."""
         parts = {name: getattr(self, name) for name in _FOLDERS}
-        made = {name: None if part is None else part.setup(training_set) for name, part in parts.items()}
+        made: dict[str, Any] = {
+            name: None if part is None else part.setup(training_set) for name, part in parts.items()
+        }
         return MethodInTraining(self, training_set.num_labels, **made)
 
 

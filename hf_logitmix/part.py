@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from hf_logitmix.training_set import TrainingSet
 
 
@@ -30,7 +28,7 @@ class Part:
     """One of the five choices of a `Method`: options, and what they mean.
 
     Its life in a training run: `check` before anything else, `setup` once the training set is known, `install` around
-    the training loop, and the call for each batch. Nothing is stored in it on the way; what has been found or is learned
+    the training loop, and the call for each batch. Nothing is stored in it on the way: what is found or learned
     belongs to what `setup` returns.
 
     Attributes:
@@ -42,7 +40,7 @@ class Part:
     def check(self, model: nn.Module, labels: LabelSpec) -> None:
         """Raise ValueError where this cannot train this model on these labels."""
 
-    def setup(self, training_set: TrainingSet) -> Self:
+    def setup(self, training_set: TrainingSet) -> Any:
         """What trains: this part itself, or another with everything found and made that depends on the data."""
         return self
 

@@ -160,8 +160,8 @@ class _Stage:
 
     def mixed(self, mixing: Mixing, rows: Rows, *lam: float) -> MixedOutput:
         plan = MixPlan(torch.tensor([1, 0]), torch.tensor(lam)).to(self.plain.device)
-        here = {"step": Step(0, 1), "labels": self.labels, "criterion": self.criterion}
-        return mixing(self.model, self.inputs, plan, rows, **here)
+        step = Step(index=0, max_steps=1)
+        return mixing(self.model, self.inputs, plan, rows, step=step, labels=self.labels, criterion=self.criterion)
 
     def same(self, found: Tensor, expected: Tensor) -> bool:
         off = (found - expected).abs()

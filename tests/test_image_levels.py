@@ -442,7 +442,7 @@ def test_images_that_do_not_fit_are_refused(options, pixels, message):
 
 @pytest.mark.parametrize("name", ["puzzlemix", "logitmix_p", "lamix_p"])
 def test_text_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="PuzzleMix.* is for images and BertForSequenceClassification reads text"):
+    with pytest.raises(ValueError, match=r"PuzzleMix.* is for images and BertForSequenceClassification reads text"):
         MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method=name, train_dataset=examples(4))
 
 

@@ -228,7 +228,7 @@ def test_impossible_weights(weights):
 
 
 def test_unknown_similarity():
-    with pytest.raises(ValueError, match="similarity must be .* got 'cosine'"):
+    with pytest.raises(ValueError, match=r"similarity must be .* got 'cosine'"):
         logitmix_loss(*batch(), similarity="cosine")
 
 

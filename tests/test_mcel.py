@@ -194,7 +194,7 @@ def test_gmcel_penalties_equal_plain_loops(p):
 def test_the_penalty_is_the_weighted_sum_of_its_terms(cls, parametrization, p):
     given_weights = [0.5, 2.0, 3.0, 7.0][: 3 if cls is SGMCEL else 4]
     options = {"margins": (0.1, 0.2, 0.3)} if cls is GMCEL else {}
-    targets = cls(0.3, A, parametrization=parametrization, penalties=given_weights, p=p, **options).setup(NOTHING)
+    targets = cls(0.3, A, parametrization=parametrization, penalties=given_weights, norm=p, **options).setup(NOTHING)
     terms = targets.penalty()
     rows = mcel(A, 0.3).tolist()
     expected = sg_by_hand([0.3] * 3, A.tolist(), p) if cls is SGMCEL else gm_by_hand(rows, [0.1, 0.2, 0.3], p)
@@ -330,9 +330,9 @@ def test_eps_of_a_wrong_shape(eps):
         ({"penalties": (1.0, -1.0, 1.0, 1.0)}, "penalties="),
         ({"penalties": (math.nan,) * 3}, "penalties="),
         ({"penalties": (math.nan,) * 4}, "penalties="),
-        ({"p": 0.5}, r"p=0\.5 is no norm"),
-        ({"p": math.inf}, "p=inf is no norm"),
-        ({"p": math.nan}, "p=nan is no norm"),
+        ({"norm": 0.5}, r"norm must be .* got 0\.5"),
+        ({"norm": math.inf}, "norm must be .* got inf"),
+        ({"norm": math.nan}, "norm must be .* got nan"),
         ({"targets_lr": 0.0}, r"targets_lr=0\.0"),
         ({"targets_lr": -1.0}, r"targets_lr=-1\.0"),
         ({"targets_lr": math.nan}, "targets_lr=nan"),

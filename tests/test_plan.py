@@ -156,7 +156,9 @@ def test_inputs_and_labels_have_lams_of_their_own():
     assert all((plan.lam == 0.5).all() for plan in plans)
     assert stats.kstest([plan.label_lam[0].item() for plan in plans], "uniform").pvalue > 0.01
     both = [pairs(4, index, lam=Beta(0.4), label_lam=Beta(2.0)) for index in range(2000)]
-    own, label = ([float(value[0]) for value in values] for values in zip(*((p.lam, p.label_lam) for p in both)))
+    own, label = (
+        [float(value[0]) for value in values] for values in zip(*((p.lam, p.label_lam) for p in both), strict=True)
+    )
     assert stats.kstest(own, stats.beta(0.4, 0.4).cdf).pvalue > 0.01
     assert stats.kstest(label, stats.beta(2, 2).cdf).pvalue > 0.01
     assert abs(stats.pearsonr(own, label).statistic) < 0.06

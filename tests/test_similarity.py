@@ -465,7 +465,7 @@ def test_s_makes_similarities_of_distances_and_belongs_to_what_is_kept(tmp_path)
     for s in (logistic, exponential):
         found = class_similarity(training_set(tmp_path, model=model), s=s)
         torch.testing.assert_close(found, lda_similarity(features, LABELS, s=s), atol=1e-4, rtol=1e-3)
-        mcel = get_method("mcel", s=s).targets.prepare(training_set(model=model))
+        mcel = get_method("mcel", similarity_fn=s).targets.setup(training_set(model=model))
         torch.testing.assert_close(mcel.class_similarity, found)
 
 

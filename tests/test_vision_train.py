@@ -505,7 +505,9 @@ def test_layer_decay_needs_a_model_that_tells_its_layers(three, tmp_path, saved,
 def test_text_has_no_pixels(tmp_path, name):
     kind = "PuzzleMix" if name == "puzzlemix" else "CutMix"
     for method in (name, get_method(name)):
-        with pytest.raises(ValueError, match=f"mixing {kind} cuts pixels and BertFor.* reads text: use a method for"):
+        with pytest.raises(
+            ValueError, match=f"mixing={kind}.* is for images and BertFor.* reads text: pass a method for"
+        ):
             MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method=method, train_dataset=examples(4))
 
 

@@ -26,7 +26,7 @@ class CrossEntropy(Criterion):
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(Criterion):
-    r""":math:`-\frac1K \sum_k [t_k \log \sigma(z_k) + (1-t_k) \log (1-\sigma(z_k))]`, for labels of which several hold."""
+    r""":math:`-\frac1K \sum_k [t_k \log \sigma(z_k) + (1-t_k) \log (1-\sigma(z_k))]`, where several labels hold."""
 
     problem_types: ClassVar[tuple[str, ...]] = ("multi_label_classification",)
 

@@ -19,7 +19,7 @@ from hf_logitmix.step import Step
 
 @dataclass(frozen=True)
 class CutMix(Mixing):
-    """A box of the partner's pixels is put into each image (Yun et al., 2019); see `hf_logitmix.mixing.image.cutmix`."""
+    """A box of the partner's pixels in each image (Yun et al., 2019); see `hf_logitmix.mixing.image.cutmix`."""
 
     reads: ClassVar[tuple[str, ...]] = ("images",)
 

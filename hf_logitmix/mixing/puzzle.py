@@ -50,16 +50,23 @@ class PuzzleMix(Mixing):
     block_num: int | None = field(default=None, metadata={"help": "PuzzleMix: blocks along a side."})
     n_labels: int = field(default=3, metadata={"help": "PuzzleMix: levels of a block (3)."})
     transport: bool = field(default=True, metadata={"help": "PuzzleMix: move salient blocks."})
-    label_smoothness: float = 1.2
-    data_smoothness: float = 0.5
-    prior_weight: float = 0.2
+    label_smoothness: float = field(default=1.2, metadata={"help": "PuzzleMix: beta, smoothness of the mask."})
+    data_smoothness: float = field(
+        default=0.5, metadata={"help": "PuzzleMix: gamma, smoothness of the picture across blocks."}
+    )
+    prior_weight: float = field(default=0.2, metadata={"help": "PuzzleMix: eta, pull of the mask towards lam."})
     neigh_size: int = field(default=4, metadata={"help": "PuzzleMix: pixels of a cell of the data term (4)."})
-    t_eps: float = 0.8
+    t_eps: float = field(default=0.8, metadata={"help": "PuzzleMix: cost of moving a block by its own size."})
     t_size: int | None = field(
         default=None, metadata={"help": "PuzzleMix: side in pixels of the blocks that are moved, at most the mask's."}
     )
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: tuple[float, ...] | None = field(
+        default=None,
+        metadata={"help": "Mean of the channels with which pixels were normalised.", "command_line": False},
+    )
+    std: tuple[float, ...] | None = field(
+        default=None, metadata={"help": "Their standard deviation.", "command_line": False}
+    )
 
     def __post_init__(self) -> None:
         if self.n_labels < 2:

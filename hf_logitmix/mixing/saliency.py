@@ -53,8 +53,8 @@ def saliency_of(
         logits = call(seen_by, shown, len(first))
         if len(watched) != 1:
             raise ValueError(
-                f"{name_of(model)} looks up its words in {len(watched)} tables, and saliency is defined for one: pass a "
-                "method without saliency."
+                f"{name_of(model)} looks up its words in {len(watched)} tables, and saliency is defined for one: "
+                "pass a method without saliency."
             )
         config = getattr(unwrap(model), "config", None)
         own = logits[:, : getattr(config, "num_labels", None)]  # a second head's outputs may stand beside them

@@ -33,7 +33,7 @@ class Images(Modality):
     ) -> MixedOutput:
         """One forward that mixes linearly at ``level``: the pixels, or what a layer makes of them.
 
-        At a layer the mixed rows alone are enough where each image has one: the rows are then mixed with one another there.
+        At a layer the mixed rows alone are enough where each image has one: they are mixed with one another there.
         """
         if level == "embedding":
             pixels = inputs["pixel_values"]

@@ -71,7 +71,7 @@ class Text(Modality):
     def forward(
         self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows, *, level: str, draw: float
     ) -> MixedOutput:
-        """One forward that mixes at ``level``, over [clean ; mixed] rows or, where that is enough, over the mixed ones."""
+        """One forward that mixes at ``level``, over [clean ; mixed] rows or, where that is enough, over mixed ones."""
         check_checkpointing(model, level)
         with attached(model) as mixer:
             level = resolve_level(level, mixer.sites, draw)

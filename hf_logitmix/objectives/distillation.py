@@ -92,7 +92,7 @@ class Distillation(Objective):
         if self.teacher is None:
             raise ValueError("distillation needs a teacher: pass teacher=, a local folder or Hub name of a classifier.")
 
-    def setup(self, training_set: TrainingSet) -> Objective:  # type: ignore[override]
+    def setup(self, training_set: TrainingSet) -> Objective:
         student = unwrap(training_set.model)
         teacher: Any = self.teacher
         if teacher is student:

@@ -53,7 +53,7 @@ class LaMix(Objective):
     r"""LaMix, label-driven mixup (Bypassing the Random Input Mixing in Mixup, 2021).
 
     Batches alternate: in even optimizer steps the originals, in odd ones their mixed rows, so a step costs what a
-    vanilla one does. The loss is that of `with_soft_label`. In the paper inputs meet at 1/2 and the lam of the labels is
+    vanilla one does. The loss is that of `with_soft_label`. In the paper inputs meet at 1/2 and the lam of labels is
     uniform, which is a pairing: ``RandomPairs(lam=Constant(0.5), label_lam=Uniform())``.
 
     Attributes:
@@ -90,7 +90,7 @@ class LaMix(Objective):
                 f"LaMix is defined for classes and this is {labels.problem_type}: pass 'mixup' or 'logitmix'."
             )
 
-    def setup(self, training_set: TrainingSet) -> Objective:  # type: ignore[override]
+    def setup(self, training_set: TrainingSet) -> Objective:
         if self.beta == 1:
             return self
         head = SecondHead(training_set.model, training_set.num_labels).requires_grad_(not self.detach_target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from hf_logitmix.output import MixedOutput, Rows
 class Mixed(Objective):
     """The criterion of the mixed batch, against mixed labels; see `hf_logitmix.criteria.RowLoss.mixed`."""
 
-    kinds: ClassVar[frozenset[Rows]] = frozenset({"mixed"})
+    kinds = frozenset[Rows]({"mixed"})
 
     def __call__(self, output: MixedOutput, labels: Tensor, loss: RowLoss, inputs: Mapping[str, Any]) -> Terms:
         if output.mixed_logits is None:

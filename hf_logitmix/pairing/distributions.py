@@ -22,7 +22,7 @@ class Distribution:
 class Beta(Distribution):
     r""":math:`\mathrm{Beta}(\alpha, \alpha)`, symmetric about 1/2.
 
-    Drawn by inversion, :math:`\lambda = I^{-1}_{\alpha,\alpha}(u)` with :math:`u \sim U(0, 1)`, so that each number takes
+    Drawn by inversion, :math:`\lambda = I^{-1}_{\alpha,\alpha}(u)` with :math:`u \sim U(0, 1)`, so each number takes
     one from the generator.
 
     Attributes:
@@ -85,7 +85,7 @@ def as_distribution(given: Distribution | float | str, argument: str) -> Distrib
     if isinstance(given, Distribution):
         return given
     if given in _NAMES:
-        return _NAMES[given]  # type: ignore[index]
+        return _NAMES[given]
     try:
         return Constant(float(given))
     except (TypeError, ValueError) as error:

@@ -33,11 +33,13 @@ class MixPlan(NamedTuple):
 
     def to(self, device: torch.device | str) -> MixPlan:
         """The same plan on another device."""
-        return MixPlan(*(None if part is None else part.to(device, non_blocking=True) for part in self))
+        label_lam = None if self.label_lam is None else self.label_lam.to(device, non_blocking=True)
+        return MixPlan(self.partner.to(device, non_blocking=True), self.lam.to(device, non_blocking=True), label_lam)
 
     def first(self, count: int) -> MixPlan:
         """The plan of the first ``count`` examples."""
-        return MixPlan(*(None if part is None else part[:count] for part in self))
+        label_lam = None if self.label_lam is None else self.label_lam[:count]
+        return MixPlan(self.partner[:count], self.lam[:count], label_lam)
 
 
 def unmixed(labels: Tensor) -> MixPlan:
@@ -56,7 +58,7 @@ def check_plan(plan: MixPlan, batch_size: int) -> None:
     if any(part is not None and part.shape != plan.partner.shape for part in plan):
         lengths = [None if part is None else len(part) for part in plan]
         raise ValueError(
-            f"a plan of {lengths[0]} partners, {lengths[1]} lam and {lengths[2]} label_lam: pass one of each a mixed row."
+            f"a plan of {lengths[0]} partners, {lengths[1]} lam and {lengths[2]} label_lam: pass one of each a row."
         )
     check_range(plan.partner, 0, batch_size - 1, "partner", f"pass indices into the batch of {batch_size}")
     check_range(plan.lam, 0, 1, "lam", "pass the weight of the example itself")

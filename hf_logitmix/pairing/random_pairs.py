@@ -49,7 +49,7 @@ class RandomPairs(Pairing):
     )
     per_example: bool = field(default=False, metadata={"help": "Draw one lam for each example, not each batch."})
     fraction: float = field(
-        default=1.0, metadata={"option": "mix_fraction", "help": "Share of the batch that LogitMix mixes."}
+        default=1.0, metadata={"option": "mix_fraction", "help": "Share of the batch that gets a mixed row (LogitMix)."}
     )
     prob: float = field(default=1.0, metadata={"help": "Share of the batches that are mixed at all."})
     off_after: float = field(default=1.0, metadata={"help": "Share of training after which nothing is mixed."})

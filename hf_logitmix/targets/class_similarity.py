@@ -59,7 +59,7 @@ class MCEL(Targets):
         class_similarity: A, FloatTensor[K, K]; None finds it in the training set before training starts
             (`hf_logitmix.similarity.class_similarity`).
         symmetric: make that A doubly stochastic; see `hf_logitmix.similarity.lda_similarity`.
-        s: makes of a distance how alike classes are; None is `hf_logitmix.similarity.logistic`, the paper's.
+        similarity_fn: how alike classes at a distance are; None is `hf_logitmix.similarity.logistic`, the paper's.
         features: of LDA: ``pixels``, which the paper takes, or ``pooled``, what the head of the model as it is loaded
             reads. None is the first for models of images and the second for those of text, which have no pixels.
 
@@ -70,12 +70,21 @@ class MCEL(Targets):
     eps: float = field(
         default=0.2, metadata={"help": "Mass that label smoothing or the MCEL family moves off the label."}
     )
-    class_similarity: Tensor | None = None
+    class_similarity: Tensor | None = field(
+        default=None,
+        metadata={"help": "A [K, K] tensor; else it is found in the training set by LDA.", "command_line": False},
+    )
     symmetric: bool = field(default=False, metadata={"help": "Make MCEL's class similarity doubly stochastic."})
     features: str | None = field(
         default=None, metadata={"help": "What MCEL's class similarity is found in: pooled, or pixels of images."}
     )
-    s: Callable[[np.ndarray], np.ndarray] | None = None
+    similarity_fn: Callable[[np.ndarray], np.ndarray] | None = field(
+        default=None,
+        metadata={
+            "help": "Makes of a distance how alike classes are; else the logistic function.",
+            "command_line": False,
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.features not in (None, "pixels", "pooled"):
@@ -109,7 +118,9 @@ class MCEL(Targets):
         if self.features == "pixels" and of_kind != "pixels":
             raise ValueError("features='pixels' is for models of images and this one reads text: pass 'pooled'.")
         features = self.features or of_kind
-        found = class_similarity(training_set, features=features, symmetric=self.symmetric, s=self.s or logistic)
+        found = class_similarity(
+            training_set, features=features, symmetric=self.symmetric, s=self.similarity_fn or logistic
+        )
         return replace(self, class_similarity=found)
 
     def matrix(self, num_labels: int) -> Tensor | None:

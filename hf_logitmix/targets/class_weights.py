@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -43,7 +43,10 @@ class Infogain(Targets):
         class_counts: number of training examples of each class; None counts them before training starts.
     """
 
-    class_counts: Sequence[int] | None = None
+    class_counts: Sequence[int] | None = field(
+        default=None,
+        metadata={"help": "Training examples of each class; else they are counted.", "command_line": False},
+    )
     are_distributions: ClassVar[bool] = False
 
     def check(self, model: Any, labels: LabelSpec) -> None:

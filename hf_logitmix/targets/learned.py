@@ -77,7 +77,7 @@ class _Learned(MCEL):
         parametrization: ``simplex`` (default, ours) cannot leave the set of valid targets; ``soft`` is the paper's free
             parameter, held there by the penalties alone.
         penalties: weights of the penalties.
-        p: their norm.
+        norm: p of their norms.
         targets_lr: learning rate of what is learned here, which a fine-tuning rate would leave where it started; None
             takes the model's. The learning rate schedule applies to it.
     """
@@ -86,7 +86,7 @@ class _Learned(MCEL):
         default="simplex", metadata={"help": "Of what SG-MCEL and GMCEL learn: simplex or soft (the paper's)."}
     )
     penalties: Sequence[float] = field(default=(), metadata=_PENALTIES)
-    p: float = 2.0
+    norm: float = field(default=2.0, metadata={"help": "p of the norms in the penalties."})
     targets_lr: float | None = field(
         default=0.01, metadata={"help": "Learning rate of what SG-MCEL and GMCEL learn (0.01)."}
     )
@@ -102,8 +102,8 @@ class _Learned(MCEL):
         count = len(type(self).penalties)
         if len(self.penalties) != count or not all(math.isfinite(w) and w >= 0 for w in self.penalties):
             raise ValueError(f"penalties={self.penalties!r} are not possible: pass {count} numbers >= 0.")
-        if not (1 <= self.p < math.inf):
-            raise ValueError(f"p={self.p} is no norm: pass a number >= 1.")
+        if not (1 <= self.norm < math.inf):
+            raise ValueError(f"norm must be a number >= 1, got {self.norm}.")
         if self.targets_lr is not None and not (0 < self.targets_lr < math.inf):
             raise ValueError(f"targets_lr={self.targets_lr} is not possible: pass a number > 0, or None.")
 
@@ -193,7 +193,7 @@ class SGMCEL(_Learned):
         return mcel_rows(module.similarity, module())
 
     def penalties_of(self, module: Any) -> dict[str, Tensor]:
-        return sg_mcel_penalties(module(), module.similarity, self.p)
+        return sg_mcel_penalties(module(), module.similarity, self.norm)
 
 
 class _MixtureMatrix(nn.Module):
@@ -233,7 +233,9 @@ class GMCEL(_Learned):
     """
 
     penalties: Sequence[float] = field(default=(10.0, 1.0, 1.0, 10.0), metadata=_PENALTIES)
-    margins: Sequence[float] | None = None
+    margins: Sequence[float] | None = field(
+        default=None, metadata={"help": "Margins c_i of the classes; else those that are zero at E_ii = 1 - eps."}
+    )
 
     def check(self, model: Any, labels: LabelSpec) -> None:
         super().check(model, labels)
@@ -255,4 +257,4 @@ class GMCEL(_Learned):
         num_labels = len(rows)
         own = [(num_labels * (1 - self.eps) - 1) / (num_labels - 1)] * num_labels
         margins = torch.tensor(list(own if self.margins is None else self.margins)).to(rows)
-        return gmcel_penalties(rows, margins, self.p)
+        return gmcel_penalties(rows, margins, self.norm)

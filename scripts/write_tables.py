@@ -1,0 +1,194 @@
+"""Write what follows from the options of the methods: fields of the command line, and tables of the pages.
+
+    python scripts/write_tables.py           # writes
+    python scripts/write_tables.py --check   # exits with 1 where something is not as it would be written
+
+The fields of `MixTrainingArguments`, the table of methods in README.md, and in docs/methods the tables of
+hyperparameters (their column "in the paper" is written by hand and kept) and the list of options that only Python sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from hf_logitmix.method import Method
+from hf_logitmix.methods import METHODS
+from hf_logitmix.options import Option, options_of
+
+ROOT = Path(__file__).resolve().parents[1]
+ARGUMENTS = ROOT / "hf_logitmix" / "arguments.py"
+README = ROOT / "README.md"
+PAGES = ROOT / "docs" / "methods"
+BEGIN, END = "    # options of the methods, written by scripts/write_tables.py", "    # end of the options"
+CRITERION_HELP = next(field for field in fields(Method) if field.name == "criterion").metadata["help"]
+# annotations of options -> those of a command line
+TYPES = {
+    "str": "str",
+    "int": "int",
+    "float": "float",
+    "bool": "bool",
+    "Distribution": "str",
+    "Criterion": "str",
+    "str | Path | nn.Module": "str",
+    "Sequence[float]": "list[float]",
+}
+
+
+def options(method: Method) -> Iterator[tuple[Option, Any]]:
+    """The options of a method with their values."""
+    for name, part in method.parts.items():
+        for option in options_of(part, name):
+            value: Any = part
+            for step in option.path[1:]:
+                value = getattr(value, step)
+            yield option, value
+
+
+def command_line() -> dict[str, tuple[str, str]]:
+    """Name -> type and help of every option of a method in the table that a command line can set.
+
+    Raises:
+        ValueError: for two options of one name that do not mean the same, or one that `TrainingArguments` has.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for method in METHODS.values():
+        for option, _ in options(method):
+            metadata = option.field.metadata
+            if not metadata.get("command_line", True):
+                continue
+            kind = str(option.field.type).removesuffix(" | None")
+            if kind not in TYPES or "help" not in metadata:
+                raise ValueError(
+                    f"{option.full_name} ({kind}) needs a type of {list(TYPES)} and a help, or command_line=False."
+                )
+            told = (TYPES[kind], metadata["help"])
+            if found.setdefault(option.name, told) != told:
+                raise ValueError(f"{option.name} means two things: {found[option.name]} and {told}.")
+    found["criterion"] = ("str", CRITERION_HELP)
+    if taken := found.keys() & {field.name for field in fields(TrainingArguments)}:
+        raise ValueError(f"{', '.join(taken)}: TrainingArguments has a field of this name.")
+    return found
+
+
+def arguments() -> str:
+    """The fields of `MixTrainingArguments`."""
+    lines = []
+    for name, (kind, told) in command_line().items():
+        line = f'    {name}: {kind} | None = field(default=None, metadata={{"help": {quoted(told)}}})'
+        if len(line) > 120:
+            line = (
+                f'    {name}: {kind} | None = field(\n        default=None, metadata={{"help": {quoted(told)}}}\n    )'
+            )
+        if any(len(part) > 120 for part in line.split("\n")):
+            line = (
+                f"    {name}: {kind} | None = field(\n        default=None,\n"
+                f'        metadata={{"help": {quoted(told)}}},\n    )'
+            )
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace('"', '\\"') + '"'
+
+
+def methods() -> str:
+    """The table of README.md: each method with its five choices, as one would write them."""
+    rows = [
+        "| name | pairing | mixing | objective | targets | rows of a step |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, method in METHODS.items():
+        pairing = in_short(method.pairing) if method.mixes else ""
+        cells = [pairing, "" if not method.mixes else in_short(method.mixing)]
+        cells += [in_short(method.objective), in_short(method.targets)]
+        kinds = " or ".join({"both": "clean and mixed"}.get(kind, kind) for kind in sorted(method.objective.kinds))
+        rows.append(
+            f"| [`{name}`](docs/methods/{page_of(name)}.md) | {' | '.join(code(cell) for cell in cells)} | {kinds} |"
+        )
+    return "\n".join(rows)
+
+
+def page_of(name: str) -> str:
+    return METHODS[name].name if (PAGES / f"{name}.md").exists() else "logitmix"
+
+
+def in_short(part: Any) -> str:
+    """A part as one would write it: with the options that are not its defaults."""
+    if not is_dataclass(part):
+        return repr(part)
+    plain = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(part)}
+    values = {f.name: getattr(part, f.name) for f in fields(part) if f.repr}
+    shown = {name: in_short(value) for name, value in values.items() if value != plain[name]}
+    if len(values) == 1:  # Beta(0.4)
+        return f"{type(part).__name__}({', '.join(shown.values())})"
+    return f"{type(part).__name__}({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def hyperparameters(page: str, method: Method) -> str:
+    """A page with its table of hyperparameters anew; of the old one the column "in the paper" is kept."""
+    start, end = re.search(r"^## Hyperparameters\n\n", page, re.MULTILINE).end(), None  # type: ignore[union-attr]
+    end = re.compile(r"\n\n(?!\|)").search(page, start).start()  # type: ignore[union-attr]
+    kept = dict(re.findall(r"^\| `(\w+)` \| `.*?` \| (.*?) \|", page[start:end], re.MULTILINE))
+    rows = ["| name | our default | in the paper | what it does |", "| --- | --- | --- | --- |"]
+    for option, value in options(method):
+        told = option.field.metadata["help"].rstrip(".")
+        rows.append(f"| `{option.name}` | `{value!r}` | {kept.get(option.name, '')} | {told} |")
+    rows.append(
+        f"| `criterion` | `{method.criterion!r}` | {kept.get('criterion', '')} | {CRITERION_HELP.rstrip('.')} |"
+    )
+    return page[:start] + "\n".join(rows) + page[end:]
+
+
+def only_python(page: str) -> str:
+    """The overview with the options that no command line sets."""
+    every = {option.name for method in METHODS.values() for option, _ in options(method)} - command_line().keys()
+    names = ", ".join(f"`{name}`" for name in sorted(every))
+    return re.sub(r"(which only\s+Python sets:).*?\.\n", rf"\1\n{names}.\n", page, count=1, flags=re.DOTALL)
+
+
+def between(text: str, start: str, end: str, new: str) -> str:
+    before, rest = text.split(start)
+    return before + start + "\n" + new + "\n" + end + rest.split(end)[1]
+
+
+def written() -> dict[Path, str]:
+    """Every file that follows from the options, as it should be."""
+    files = {
+        ARGUMENTS: between(ARGUMENTS.read_text(), BEGIN, END, arguments()),
+        README: between(README.read_text(), "<!-- methods -->", "<!-- end of methods -->", methods()),
+        PAGES / "README.md": only_python((PAGES / "README.md").read_text()),
+    }
+    for name, method in METHODS.items():
+        if (path := PAGES / f"{name}.md").exists():
+            files[path] = hyperparameters(path.read_text(), method)
+    return files
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, and exit with 1 where a file is stale")
+    stale = [path for path, text in written().items() if path.read_text() != text]
+    if parser.parse_args().check:
+        print("\n".join(f"{path.relative_to(ROOT)} is stale: run scripts/write_tables.py" for path in stale))
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(written()[path])
+        print(f"{path.relative_to(ROOT)} written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
