@@ -103,6 +103,7 @@ class Experiment:
             run.evaluate(part, split.hub, split.suffix, None if number else title)
         for split, part in data.get("test", []):
             prediction = trainer.predict(part, metric_key_prefix="predict")
+            run.results["predicted_on"] = {**run.results.get("predicted_on", {}), split.hub: len(part)}
             if trainer.is_world_process_zero():
                 write_submission(self.task, split, self._logits(prediction.predictions), run.output / "submission")
         return run.finish()

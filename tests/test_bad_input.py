@@ -472,7 +472,7 @@ def test_a_model_that_is_not_there(start, tmp_path, monkeypatch, name):
     [
         ("train", [], "--train_file names another"),
         ("dev", [], "--no_do_eval"),
-        ("test", ["--do_predict"], "leave --do_predict out"),
+        ("test", ["--do_train", "--do_predict"], "leave --do_predict out"),
     ],
 )
 def test_a_file_that_is_not_there(start, tmp_path, split, options, fix):

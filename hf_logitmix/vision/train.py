@@ -17,11 +17,21 @@ import timm
 import torch
 import torchvision
 from tqdm.auto import tqdm
-from transformers import AutoConfig, HfArgumentParser, IntervalStrategy, TrainingArguments, set_seed
+from transformers import AutoConfig, IntervalStrategy, TrainingArguments, set_seed
 from transformers.trainer_utils import SaveStrategy
 
 from hf_logitmix import METHODS
-from hf_logitmix.command_line import checkpoint_to_resume, diagram_of, exit_with, keep_other_runs, report, side_by_side
+from hf_logitmix.command_line import (
+    check_what_is_done,
+    checkpoint_to_resume,
+    diagram_of,
+    exit_with,
+    keep_other_runs,
+    parse,
+    report,
+    set_what_is_done,
+    side_by_side,
+)
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.models import public_name
 from hf_logitmix.runs import N_BINS, Run, RunMixin, calibration
@@ -48,11 +58,13 @@ class ImageRunArguments(ImageMixTrainingArguments):
     ``warmup_steps`` that of timm's cosine, ``eval_steps`` and ``save_steps`` that of epochs.
 
     Raises:
-        ValueError: as `ImageMixTrainingArguments`, and for steps that no strategy reads.
+        ValueError: as `ImageMixTrainingArguments`, for steps that no strategy reads, and for ``do_predict``.
     """
 
     output_dir: str = field(default="", metadata={"help": "Where the run leaves its model and results."})
-    do_train: bool = field(default=True, metadata={"help": "Train; --no_do_train to leave it out."})
+    do_train: bool = field(
+        default=True, metadata={"help": "Train: done unless --do_eval is passed without it, or --no_do_train."}
+    )
     do_eval: bool = field(default=True, metadata={"help": "Evaluate on the test images; --no_do_eval to leave it out."})
     per_device_train_batch_size: int = field(default=128, metadata={"help": "Training batch on each device."})
     per_device_eval_batch_size: int = field(default=256, metadata={"help": "Evaluation batch on each device."})
@@ -100,6 +112,12 @@ class ImageRunArguments(ImageMixTrainingArguments):
     report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
 
     def __post_init__(self) -> None:
+        set_what_is_done(self)
+        if self.do_predict:
+            raise ValueError(
+                "do_predict is for data without labels, and these images have them: pass --do_eval, which leaves the "
+                "logits in eval_logits.npz."
+            )
         if self.opt is None and self.optim is None:
             self.opt = "sgd"
         if self.sched is None and self.lr_scheduler_type is None:
@@ -182,8 +200,7 @@ class ImageRunTrainer(RunMixin, ImageMixTrainer):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    parser = HfArgumentParser((ImageArguments, ImageRunArguments), description=__doc__)  # type: ignore[arg-type]
-    images, args = parser.parse_args_into_dataclasses(argv)
+    images, args = parse((ImageArguments, ImageRunArguments), argv, __doc__)
     if args.method is not None and args.method not in METHODS:
         raise ValueError(f"method={args.method!r} is unknown: pass one of {', '.join(METHODS)}.")
     if images.demo:
@@ -192,6 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError("--dataset and --model are needed, or --demo for the offline demo.")
     if not args.output_dir:
         raise ValueError("--output_dir is needed: the folder where the run leaves its model and results.")
+    check_what_is_done(args)
     args.resume_from_checkpoint = checkpoint_to_resume(args)
     with args.main_process_first(desc="load data"):
         data = load_images(images.dataset)
