@@ -26,7 +26,7 @@ from hf_logitmix.command_line import (
     report,
     set_what_is_done,
 )
-from hf_logitmix.models import loading
+from hf_logitmix.models import check_is_trained, loading
 from hf_logitmix.noise import add_label_noise
 
 
@@ -171,21 +171,24 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
     Args:
         task: gives the classes.
         glue: names the model.
-        new_head: whether it will be trained, with its classes named after the task's; otherwise they keep their names.
+        new_head: whether it will be trained, with its classes named after the task's; otherwise they keep their names,
+            and its head must be in the checkpoint.
 
     Raises:
-        ValueError: for a model that is not there, and for a head with another number of outputs.
+        ValueError: for a model that is not there, for a head with another number of outputs, and for one that would be
+            random and not be trained.
     """
     names = dict(enumerate(task.label_names)) or {0: "score"}
     classes = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
     name = str(glue.model_name_or_path)
     try:
         with loading("model_name_or_path", name):
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model, info = AutoModelForSequenceClassification.from_pretrained(
                 name,
                 dtype=torch.float32,
                 trust_remote_code=glue.trust_remote_code,
-                ignore_mismatched_sizes=glue.ignore_mismatched_sizes,
+                ignore_mismatched_sizes=glue.ignore_mismatched_sizes or not new_head,
+                output_loading_info=True,
                 **({"num_labels": task.num_labels, **classes} if new_head else {}),
             )
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=glue.trust_remote_code)
@@ -196,6 +199,8 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
             f"model_name_or_path={glue.model_name_or_path!r} has a head of another size than {task.num_labels}: pass "
             "--ignore_mismatched_sizes for a new one."
         ) from error
+    if not new_head:
+        check_is_trained(f"model_name_or_path={name!r}", info)
     if model.config.num_labels != task.num_labels:
         raise ValueError(
             f"model_name_or_path={glue.model_name_or_path!r} has {model.config.num_labels} outputs and {task.name} "

@@ -165,6 +165,27 @@ def loading(argument: str, name: str) -> Iterator[None]:
         raise ValueError(f"{given} {what}: {reason}") from error
 
 
+def check_is_trained(given: str, loading_info: Mapping[str, Any]) -> None:
+    """Refuse a model of which a part, such as its head, was not in its checkpoint and is random.
+
+    Args:
+        given: the argument that named the checkpoint, with its value.
+        loading_info: what ``from_pretrained(..., output_loading_info=True)`` gives beside the model.
+
+    Raises:
+        ValueError: for weights that the checkpoint lacks, or has in another size.
+    """
+    other_sizes = (name for name, *_ in loading_info["mismatched_keys"])
+    lacks = sorted({*loading_info["missing_keys"], *other_sizes})
+    lacks = [name for name in lacks if not name.endswith("num_batches_tracked")]  # which evaluation does not read
+    if lacks:
+        more = f" and {len(lacks) - 3} more" if len(lacks) > 3 else ""
+        raise ValueError(
+            f"{given} lacks {', '.join(lacks[:3])}{more}, or has them in another size, so what it says would be "
+            "random: pass a trained classifier, such as the folder of a run, or train it first."
+        )
+
+
 def public_name(model_name_or_path: str) -> str:
     """A Hub name as it is; of a local path only the last part."""
     path = Path(model_name_or_path)

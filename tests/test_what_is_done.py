@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_vit
+from safetensors.torch import load_file, save_file
 from test_glue_scripts import start  # noqa: F401  a fixture
 from test_vision_train import argv as image_argv
 from test_vision_train import three  # noqa: F401  a fixture
@@ -18,6 +20,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 import hf_logitmix.vision.train as image_script
 from glue_runs import run_glue
 from hf_logitmix import MixTrainer
+from hf_logitmix.vision import cam
+from hf_logitmix.vision.models import create_model
 
 SENTENCES = [f"{'no ' * (n % 3)}{('good', 'bad', 'fine', 'odd')[n % 4]} film" for n in range(11)]
 NAMES = {0: "negative", 1: "positive"}
@@ -179,3 +183,87 @@ def test_the_image_script_does_the_same(three, tmp_path, flags):  # noqa: F811
 def test_images_have_nothing_to_predict_for(three, tmp_path):  # noqa: F811
     with pytest.raises(ValueError, match=r"do_predict is for data without labels.*pass --do_eval"):
         image_script.main(image_argv(three, tmp_path / "out", "--do_predict"))
+
+
+# ---- heads that nobody trained --------------------------------------------------------------------------------------
+
+
+def damaged(source: Path, folder: Path, change) -> Path:
+    """A copy of a saved model with other tensors in its file."""
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def without(*names: str):
+    def change(tensors):
+        for name in names:
+            del tensors[name]
+
+    return change
+
+
+def cut_rows(tensors):
+    """A head of one class less than the configuration tells."""
+    for name in ("classifier.weight", "classifier.bias"):
+        tensors[name] = tensors[name][:-1].clone()
+
+
+BOTH = ("classifier.weight", "classifier.bias")
+RANDOM = {
+    "no head": (without(*BOTH), BOTH),
+    "no bias": (without("classifier.bias"), ["classifier.bias"]),
+    "fewer rows": (cut_rows, BOTH),
+    "no pooler": (without("bert.pooler.dense.weight"), ["bert.pooler.dense.weight"]),
+}
+
+
+@pytest.mark.parametrize("what", RANDOM)
+@pytest.mark.parametrize("flags", ["--do_eval", "--do_predict", "--no_do_train --ignore_mismatched_sizes"])
+def test_a_head_that_nobody_trained_is_not_scored(trained, tmp_path, monkeypatch, what, flags):
+    change, names = RANDOM[what]
+    monkeypatch.setattr(MixTrainer, "predict", lambda *_, **__: pytest.fail("it was scored"))
+    model = damaged(Path(trained[trained.index("--model_name_or_path") + 1]), tmp_path / "model", change)
+    argv = [*with_value(trained, "--model_name_or_path", model), "--output_dir", str(tmp_path / "out"), *flags.split()]
+    with pytest.raises(ValueError, match=r"model_name_or_path=.*would be random: .*train it first\.$") as error:
+        run_glue.main(argv)
+    assert [name for name in names if name not in str(error.value)] == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_a_head_may_be_trained_and_not_scored(start, tmp_path):  # noqa: F811
+    with pytest.raises(ValueError, match=r"lacks classifier\.bias, classifier\.weight"):
+        run_glue.main([*start, "--do_eval", "--output_dir", str(tmp_path / "out")])
+    argv = [*with_value(start, "--max_steps", 1), "--save_strategy", "no"]
+    assert run_glue.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+
+
+IMAGES_RANDOM = {"no head": (without(*BOTH), BOTH), "fewer rows": (cut_rows, BOTH)}
+
+
+@pytest.mark.parametrize("what", IMAGES_RANDOM)
+def test_images_are_not_scored_by_a_head_that_nobody_trained(three, tmp_path, monkeypatch, what):  # noqa: F811
+    change, names = IMAGES_RANDOM[what]
+    tiny_vit().save_pretrained(tmp_path / "whole")
+    model = damaged(tmp_path / "whole", tmp_path / "vit", change)
+    monkeypatch.setattr(image_script.ImageRunTrainer, "predict", lambda *_, **__: pytest.fail("it was scored"))
+    argv = image_argv(three, tmp_path / "out", "--model", str(model), "--opt", "adamw", "--max_steps", "1")
+    for flag in ("--do_eval", "--no_do_train"):
+        with pytest.raises(ValueError, match=r"model=.*would be random: .*train it first\.$") as error:
+            image_script.main([*argv, flag])
+        assert [name for name in names if name not in str(error.value)] == []
+    with pytest.raises(ValueError, match=r"run .*vit lacks classifier"):
+        cam.main([str(model), "--dataset", str(three), "--output", str(tmp_path / "cam.png")])
+    assert image_script.main([*argv, "--no_do_eval"]) == 0
+
+
+def test_a_timm_model_that_lacks_its_head_is_not_scored(three, tmp_path):  # noqa: F811
+    create_model("timm/small_resnet8", 3, image_size=16).save_pretrained(tmp_path / "whole")
+    head = [name for name in load_file(tmp_path / "whole" / "model.safetensors") if name.startswith("fc.")]
+    assert len(head) == 2
+    assert image_script.main(image_argv(three, tmp_path / "a", "--do_eval", "--model", str(tmp_path / "whole"))) == 0
+    bare = damaged(tmp_path / "whole", tmp_path / "bare", without(*head))
+    with pytest.raises(ValueError, match=r"lacks .*fc\.bias, .*fc\.weight, or"):
+        image_script.main(image_argv(three, tmp_path / "b", "--do_eval", "--model", str(bare)))

@@ -257,6 +257,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         crop_pct=args.kept(None),
         pretrained=images.pretrained,
         trust_remote_code=images.trust_remote_code,
+        new_head=args.do_train,
     )
     processor = None if str(images.model).startswith("timm/") else image_processor(str(images.model))
     tells = input_config(model, processor).mean is not None
