@@ -28,6 +28,7 @@ from hf_logitmix.command_line import (
 )
 from hf_logitmix.models import check_is_trained, loading
 from hf_logitmix.noise import add_label_noise
+from hf_logitmix.splits import HELD_OUT
 
 
 @dataclass
@@ -130,6 +131,9 @@ def main(argv: list[str] | None = None) -> int:
         splits = load_task(task, tuple(name for name in wanted if wanted[name]), glue.glue_dir, glue.train_file)
     if glue.val_split:
         splits = with_validation(splits, glue.val_split, glue.subset_seed)
+    sizes = {split.hub: len(part) for split, part in splits.get("dev", [])}
+    for _, part in splits.get("validation", []):
+        sizes[HELD_OUT] = len(part)
     limits = {"train": glue.max_train_samples, "dev": glue.max_eval_samples, "validation": glue.max_eval_samples}
     splits = {
         name: [(split, _first(part, limits.get(name), name)) for split, part in parts] for name, parts in splits.items()
@@ -145,7 +149,9 @@ def main(argv: list[str] | None = None) -> int:
     noise = f"{glue.label_noise:g} {glue.label_noise_kind}" if glue.label_noise and args.do_train else None
     held = {"val_split": glue.val_split, "subset_seed": glue.subset_seed} if glue.val_split else {}
     experiment = Experiment(
-        task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, noise, settings=held
+        *(task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, noise),
+        settings=held,
+        split_sizes=sizes,
     )
     return report(experiment.run(args), args)
 

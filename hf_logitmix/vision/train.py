@@ -232,6 +232,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
     size, channels = images.image_size or data.image_size, images.channels or data.channels
     mean, std = of_channels(data.mean, channels), of_channels(data.std, channels)
     train, validation, held_by = _split(data, images, args)
+    sizes = {data.test_split: len(data.test), **({held_by: len(validation)} if validation is not None else {})}
     train = _part(train, "max_train_samples", images.max_train_samples, images.subset_seed)
     test = _part(data.test, "max_eval_samples", images.max_eval_samples, images.subset_seed)
     if validation is not None and images.max_eval_samples:
@@ -292,6 +293,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         pipeline_tag="image-classification",
         architecture=str(images.model).removeprefix("timm/"),
         how_to_load=_HOW_TO_LOAD if str(images.model).startswith("timm/small_") else "",
+        split_sizes=sizes,
         validation=held_by,
     )
     found.results["versions"] |= {"timm": timm.__version__, "torchvision": torchvision.__version__}
