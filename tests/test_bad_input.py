@@ -346,6 +346,18 @@ def test_weights_in_float16_are_named(tmp_path, recwarn):
     assert not [warning for warning in recwarn if "float16" in str(warning.message)]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_weights_in_float16_and_autocast_exclude_each_other(tmp_path, precision):
+    trainer = MixTrainer(tiny_bert().half(), arguments(tmp_path, **{precision: True}), train_dataset=examples(4))
+    with refused(ValueError, f"{precision}=True", "float16", "dtype=torch.float32"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    if precision == "bf16":  # what it says to do is done
+        trainer = MixTrainer(tiny_bert(), arguments(tmp_path, bf16=True, max_steps=1), train_dataset=examples(4))
+        trainer.train()
+        assert trainer.state.global_step == 1
+
+
 # ---- positions ----------------------------------------------------------------------------------------------------
 
 SIZES = {"vocab_size": 60, "num_labels": 3, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}

@@ -28,9 +28,10 @@ import hf_logitmix.vision.train as script
 from glue_runs import run_glue
 from glue_runs.data import with_validation
 from glue_runs.experiment import GlueTrainer
-from hf_logitmix import MixTrainer, MixTrainingArguments
+from hf_logitmix import Method, MixTrainer, MixTrainingArguments
 from hf_logitmix.runs import Run
 from hf_logitmix.splits import hold_out
+from hf_logitmix.targets import LabelSmoothing
 
 CHOOSE = ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--load_best_model_at_end", "True"]
 
@@ -193,6 +194,18 @@ def test_stopping_early_is_a_choice(tmp_path):
     with pytest.raises(ValueError, match=r"EarlyStoppingCallback would choose"):
         Run(trainer, **own)
     assert Run(trainer, **own, validation="val").results["selected_on"] == {"val": 8}
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [({}, "logitmix"), ({"method": "mixup"}, "mixup"), ({"method": Method(targets=LabelSmoothing(0.1))}, "custom")],
+    ids=str,
+)
+def test_a_record_names_the_method_that_runs(tmp_path, given, name):
+    trainer = MixTrainer(tiny_bert(), arguments(tmp_path, MixTrainingArguments), train_dataset=examples(8), **given)
+    run = Run(trainer, "task", "data", None, (), dict, np.asarray)
+    assert run.results["method_name"] == name
+    assert run.results["method"] == str(trainer.method)
 
 
 @pytest.mark.parametrize("more", [CHOOSE, PLATEAU])
