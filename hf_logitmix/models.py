@@ -148,15 +148,15 @@ def first_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def loading(argument: str, name: str) -> Iterator[None]:
-    """A block that loads a model by its path or its name on the Hub.
+def loading(argument: str, name: str, example: str = "bert-base-uncased") -> Iterator[None]:
+    """A block that loads a model by its path or its name on the Hub, of which there is an ``example``.
 
     Raises:
         ValueError: for what cannot be loaded, with the argument that named it.
     """
     path, given = Path(name).expanduser(), f"{argument}={name!r}"
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise ValueError(f"{given} is not there: pass a folder, or a name on the Hub such as bert-base-uncased.")
+        raise ValueError(f"{given} is not there: pass a folder, or a name on the Hub such as {example}.")
     try:
         yield
     except (OSError, ValueError) as error:

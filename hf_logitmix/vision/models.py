@@ -22,9 +22,10 @@ from transformers import (
 )
 
 import hf_logitmix.vision.small_models  # noqa: F401  registers them
-from hf_logitmix.models import check_is_trained
+from hf_logitmix.models import check_is_trained, loading
 
 _KEPT = ("fixed_input_size", "interpolation", "crop_pct", "crop_mode", "pool_size", "first_conv", "classifier")
+EXAMPLE = "google/vit-base-patch16-224"
 _SIDES = ("height", "width", "shortest_edge")
 
 
@@ -82,8 +83,8 @@ def create_model(
         new_head: whether a saved model may get one, because it will be trained.
 
     Raises:
-        ValueError: for a name that timm does not know, for images that the saved model cannot read, and without
-            ``new_head`` for weights that would be random.
+        ValueError: for a model that is not there, a name that timm does not know and images that the saved model cannot
+            read, and without ``new_head`` for weights that would be random.
     """
     labels: dict[str, Any] = {"num_labels": num_labels}
     if label_names is not None:
@@ -96,17 +97,19 @@ def create_model(
         return _timm_model(name.removeprefix("timm/"), labels, channels, image_size, statistics, crop_pct, pretrained)
     if timm.is_model(name.split(".")[0]) and not Path(name).exists():
         raise ValueError(f"name={name!r} is a model of timm: write 'timm/{name}'.")
-    saved = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    with loading("model", name, EXAMPLE):
+        saved = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     if label_names is None and saved.num_labels == num_labels:
         labels = {}  # the names that it has
-    model, info = AutoModelForImageClassification.from_pretrained(
-        name,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,
-        trust_remote_code=trust_remote_code,
-        output_loading_info=True,
-        **labels,
-    )
+    with loading("model", name, EXAMPLE):
+        model, info = AutoModelForImageClassification.from_pretrained(
+            name,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **labels,
+        )
     if not new_head:
         check_is_trained(f"model={name!r}", info)
     wanted = input_config(model)

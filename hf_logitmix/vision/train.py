@@ -33,13 +33,13 @@ from hf_logitmix.command_line import (
     side_by_side,
 )
 from hf_logitmix.metrics import calibration_metrics
-from hf_logitmix.models import public_name
+from hf_logitmix.models import loading, public_name
 from hf_logitmix.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.splits import HELD_OUT, hold_out
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
-from hf_logitmix.vision.models import create_model, image_processor, input_config, of_channels
+from hf_logitmix.vision.models import EXAMPLE, create_model, image_processor, input_config, of_channels
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 DEMO_METHODS = ("vanilla", "cutmix", "logitmix_c")
@@ -391,7 +391,8 @@ def _check_head(images: ImageArguments, data: ImageData) -> None:
     name = str(images.model)
     if name.startswith("timm/"):
         raise ValueError(f"model {name} has a new head, which knows nothing: pass a folder of a run to --no_do_train.")
-    config = AutoConfig.from_pretrained(name, trust_remote_code=images.trust_remote_code)
+    with loading("model", name, EXAMPLE):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=images.trust_remote_code)
     own, count = config.num_labels, len(data.label_names)
     if own != count:
         raise ValueError(f"model {public_name(name)} has {own} classes and {images.dataset} {count}: train it first.")
