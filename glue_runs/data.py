@@ -40,8 +40,7 @@ def load_task(
         raise ValueError("--train_file names a file of the classic layout: pass --glue_dir too.")
     if "train" in splits and not task.train:
         raise ValueError(
-            f"task {task.name!r} has no training data: pass --no_do_train --no_do_eval --do_predict and a model "
-            "that was fine-tuned on MNLI."
+            f"task {task.name!r} has no training data: pass --do_predict alone and a model that was fine-tuned on MNLI."
         )
     loaded = {}
     for name in splits:

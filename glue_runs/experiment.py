@@ -39,6 +39,7 @@ class Experiment:
         data_name: what the data is called in records.
         label_noise: what was done to the training labels, for records; None for nothing.
         settings: more settings for the records.
+        split_sizes: name -> number of examples of a whole split, for those that were cut.
     """
 
     task: Task
@@ -50,6 +51,7 @@ class Experiment:
     data_name: str = "nyu-mll/glue"
     label_noise: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    split_sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
@@ -94,6 +96,8 @@ class Experiment:
                 **({"label_noise": self.label_noise} if self.label_noise else {}),
                 **self.settings,
             },
+            config=self.task.name,
+            split_sizes=self.split_sizes,
             validation=HELD_OUT if validation else "",
         )
         if train and not run.train():
@@ -103,6 +107,7 @@ class Experiment:
             run.evaluate(part, split.hub, split.suffix, None if number else title)
         for split, part in data.get("test", []):
             prediction = trainer.predict(part, metric_key_prefix="predict")
+            run.results["predicted_on"] = {**run.results.get("predicted_on", {}), split.hub: len(part)}
             if trainer.is_world_process_zero():
                 write_submission(self.task, split, self._logits(prediction.predictions), run.output / "submission")
         return run.finish()

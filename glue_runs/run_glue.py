@@ -11,25 +11,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser, set_seed
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from glue_runs.data import HUB_NAME, load_task, with_validation
 from glue_runs.demo import run_demo
 from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
 from hf_logitmix import METHODS, MixTrainingArguments
-from hf_logitmix.command_line import checkpoint_to_resume, exit_with, report
-from hf_logitmix.models import loading
+from hf_logitmix.command_line import (
+    check_what_is_done,
+    checkpoint_to_resume,
+    exit_with,
+    parse,
+    report,
+    set_what_is_done,
+)
+from hf_logitmix.models import check_is_trained, loading
 from hf_logitmix.noise import add_label_noise
+from hf_logitmix.splits import HELD_OUT
 
 
 @dataclass
 class GlueTrainingArguments(MixTrainingArguments):
-    """`MixTrainingArguments` with the defaults of a GLUE run: train and evaluate, batches of 32, 2e-5, no reports."""
+    """`MixTrainingArguments` with the defaults of a GLUE run: train and evaluate, batches of 32, 2e-5, no reports.
+
+    Raises:
+        ValueError: for an ``eval_strategy`` without ``do_eval``, which `TrainingArguments` would turn on.
+    """
 
     output_dir: str = field(default="", metadata={"help": "Where the run leaves its model and results."})
-    do_train: bool = field(default=True, metadata={"help": "Train; --no_do_train to leave it out."})
-    do_eval: bool = field(default=True, metadata={"help": "Evaluate on the dev set; --no_do_eval to leave it out."})
+    do_train: bool = field(
+        default=True,
+        metadata={"help": "Train: done unless --do_eval or --do_predict is passed without it, or --no_do_train."},
+    )
+    do_eval: bool = field(
+        default=True,
+        metadata={"help": "Evaluate on the dev set: done unless --do_predict is passed alone, or --no_do_eval."},
+    )
+    do_predict: bool = field(
+        default=False, metadata={"help": "Predict the test set into a submission file: alone, of a trained model."}
+    )
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Training batch on each device."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Evaluation batch on each device."})
     learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate."})
@@ -38,6 +59,15 @@ class GlueTrainingArguments(MixTrainingArguments):
         default=torch.cuda.is_available(), metadata={"help": "Pin host memory for copies to the GPU."}
     )
     report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
+
+    def __post_init__(self) -> None:
+        set_what_is_done(self)
+        if not self.do_eval and self.eval_strategy != "no":
+            raise ValueError(
+                f"eval_strategy={str(self.eval_strategy)!r} evaluates, and do_eval is off: leave it out, or pass "
+                "--do_eval."
+            )
+        super().__post_init__()
 
 
 @dataclass
@@ -82,8 +112,7 @@ class GlueArguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    parser = HfArgumentParser((GlueArguments, GlueTrainingArguments), description=__doc__)  # type: ignore[arg-type]
-    glue, args = parser.parse_args_into_dataclasses(argv)
+    glue, args = parse((GlueArguments, GlueTrainingArguments), argv, __doc__)
     if args.method is not None and args.method not in METHODS:
         raise ValueError(f"method={args.method!r} is unknown: pass one of {', '.join(METHODS)}.")
     if glue.demo:
@@ -94,6 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError("--output_dir is needed: the folder where the run leaves its model and results.")
     if glue.max_seq_length < 3:
         raise ValueError(f"max_seq_length={glue.max_seq_length}: pass at least 3, for a token and two special ones.")
+    check_what_is_done(args)
     task = get_task(glue.task_name)
     args.resume_from_checkpoint = checkpoint_to_resume(args)
     wanted = {"train": args.do_train, "dev": args.do_eval, "test": args.do_predict}
@@ -101,6 +131,9 @@ def main(argv: list[str] | None = None) -> int:
         splits = load_task(task, tuple(name for name in wanted if wanted[name]), glue.glue_dir, glue.train_file)
     if glue.val_split:
         splits = with_validation(splits, glue.val_split, glue.subset_seed)
+    sizes = {split.hub: len(part) for split, part in splits.get("dev", [])}
+    for _, part in splits.get("validation", []):
+        sizes[HELD_OUT] = len(part)
     limits = {"train": glue.max_train_samples, "dev": glue.max_eval_samples, "validation": glue.max_eval_samples}
     splits = {
         name: [(split, _first(part, limits.get(name), name)) for split, part in parts] for name, parts in splits.items()
@@ -116,7 +149,9 @@ def main(argv: list[str] | None = None) -> int:
     noise = f"{glue.label_noise:g} {glue.label_noise_kind}" if glue.label_noise and args.do_train else None
     held = {"val_split": glue.val_split, "subset_seed": glue.subset_seed} if glue.val_split else {}
     experiment = Experiment(
-        task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, noise, settings=held
+        *(task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, noise),
+        settings=held,
+        split_sizes=sizes,
     )
     return report(experiment.run(args), args)
 
@@ -142,21 +177,24 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
     Args:
         task: gives the classes.
         glue: names the model.
-        new_head: whether it will be trained, with its classes named after the task's; otherwise they keep their names.
+        new_head: whether it will be trained, with its classes named after the task's; otherwise they keep their names,
+            and its head must be in the checkpoint.
 
     Raises:
-        ValueError: for a model that is not there, and for a head with another number of outputs.
+        ValueError: for a model that is not there, for a head with another number of outputs, and for one that would be
+            random and not be trained.
     """
     names = dict(enumerate(task.label_names)) or {0: "score"}
     classes = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
     name = str(glue.model_name_or_path)
     try:
         with loading("model_name_or_path", name):
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model, info = AutoModelForSequenceClassification.from_pretrained(
                 name,
                 dtype=torch.float32,
                 trust_remote_code=glue.trust_remote_code,
-                ignore_mismatched_sizes=glue.ignore_mismatched_sizes,
+                ignore_mismatched_sizes=glue.ignore_mismatched_sizes or not new_head,
+                output_loading_info=True,
                 **({"num_labels": task.num_labels, **classes} if new_head else {}),
             )
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=glue.trust_remote_code)
@@ -167,6 +205,8 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
             f"model_name_or_path={glue.model_name_or_path!r} has a head of another size than {task.num_labels}: pass "
             "--ignore_mismatched_sizes for a new one."
         ) from error
+    if not new_head:
+        check_is_trained(f"model_name_or_path={name!r}", info)
     if model.config.num_labels != task.num_labels:
         raise ValueError(
             f"model_name_or_path={glue.model_name_or_path!r} has {model.config.num_labels} outputs and {task.name} "

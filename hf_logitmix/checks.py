@@ -47,11 +47,11 @@ def check_model(model: Any) -> None:
     )
 
 
-def check_parameters(model: nn.Module, is_deepspeed: bool) -> None:
+def check_parameters(model: nn.Module, is_deepspeed: bool, args: TrainingArguments) -> None:
     """Refuse a model without a parameter to train, and warn of parameters that are float16.
 
     Raises:
-        ValueError: where every parameter is frozen.
+        ValueError: where every parameter is frozen, and for float16 ones under autocast, which wants float32.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
@@ -61,6 +61,12 @@ def check_parameters(model: nn.Module, is_deepspeed: bool) -> None:
         )
     half = sum(parameter.numel() for parameter in trained if parameter.dtype == torch.float16)
     if half and not is_deepspeed:  # which keeps weights in float32 besides
+        if args.fp16 or args.bf16:
+            raise ValueError(
+                f"{'fp16' if args.fp16 else 'bf16'}=True trains weights in float32, of which it makes half ones as it "
+                f"goes, and {half} of the model's parameters are float16, as in their file: load it with "
+                "from_pretrained(..., dtype=torch.float32)."
+            )
         warnings.warn(
             f"{half} of the model's parameters are float16, as in their file, in which small updates are lost and "
             "large values overflow: load it with from_pretrained(..., dtype=torch.float32), and pass fp16=True or "

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from transformers import HfArgumentParser, TrainingArguments
 
 from hf_logitmix.arguments import MixTrainingArguments
 from hf_logitmix.checkpoints import last_complete_checkpoint
@@ -25,6 +26,45 @@ def exit_with(main: Callable[[], int], name: str) -> NoReturn:
         sys.exit(f"{name}: {problem}")
     leave_together()
     sys.exit(code)
+
+
+def parse(kinds: tuple[Any, ...], argv: list[str] | None, description: str | None) -> tuple[Any, ...]:
+    """A command line as dataclasses, with ``do_train`` and ``do_eval`` at None where it leaves them out."""
+    parser = HfArgumentParser(kinds, description=description)
+    parser.set_defaults(do_train=None, do_eval=None)
+    return parser.parse_args_into_dataclasses(argv)
+
+
+def set_what_is_done(args: TrainingArguments) -> None:
+    """Set ``do_train`` and ``do_eval`` where they are None: both are done by default.
+
+    Where ``do_train`` is left out and ``do_eval`` or ``do_predict`` is passed, only what is passed is done, as by the
+    example scripts of transformers.
+    """
+    by_default = args.do_train is not None or not (args.do_eval or args.do_predict)
+    args.do_train = by_default if args.do_train is None else args.do_train
+    args.do_eval = by_default if args.do_eval is None else args.do_eval
+
+
+def check_what_is_done(args: TrainingArguments) -> None:
+    """Refuse a command line that asks for nothing, or that asks of a run without training what only training has.
+
+    Raises:
+        ValueError: with what to pass or to leave out.
+    """
+    if not (args.do_train or args.do_eval or args.do_predict):
+        raise ValueError("nothing is asked for: leave --no_do_train or --no_do_eval out, or pass --do_predict.")
+    if args.do_train:
+        return
+    if args.resume_from_checkpoint is not None:
+        raise ValueError(
+            f"resume_from_checkpoint={args.resume_from_checkpoint!r} goes on with training, and nothing is trained: "
+            "pass --do_train, or the checkpoint in the model's place."
+        )
+    if args.push_to_hub:
+        raise ValueError(
+            "push_to_hub pushes what was trained, and nothing is trained: leave it out or pass --do_train."
+        )
 
 
 def leave_together() -> None:
@@ -47,7 +87,7 @@ def checkpoint_to_resume(args: MixTrainingArguments) -> str | None:
     output = str(args.output_dir)
     asked, last = args.resume_from_checkpoint, last_complete_checkpoint(output)
     if asked is None and (last is not None or (Path(output) / "all_results.json").exists()):
-        resume = f"--resume_from_checkpoint {last} to go on, or " if last else ""
+        resume = f"--resume_from_checkpoint {last} to go on, or " if last and args.do_train else ""
         raise ValueError(f"output_dir={output!r} holds a run already: pass {resume}another --output_dir.")
     if asked is not None and asked.lower() in ("true", "last"):
         if last is None:
@@ -89,6 +129,7 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
         f"{results['task']} with {results.get('method_name', 'no training')} on {results['model']}, seed "
         f"{results['seed']}: {results['n_train']} training and {results['n_eval']} evaluation examples",
     ]
+    lines += [f"  predicted: {count} examples of {split}" for split, count in results.get("predicted_on", {}).items()]
     lines += [
         f"  {name.removeprefix('eval_'):<24}{value:>9.4f}"
         for name, value in results.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -37,11 +38,19 @@ def as_logits_and_labels(logits: Any, labels: Any) -> tuple[Floats, Ints]:
         warnings.warn(
             "logits are non-negative and every row sums to 1, as probabilities do: pass what comes before the softmax.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=_level_of_the_user(),
         )
     if not ((y >= 0) & (y < z.shape[1]) & (y == np.floor(y))).all():
         raise ValueError(f"labels must be class ids in 0..{z.shape[1] - 1}, one for each column of the logits.")
     return z, y.astype(np.int64)
+
+
+def _level_of_the_user() -> int:
+    """The ``stacklevel`` with which the caller's warning points at the first line outside of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "hf_logitmix":
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _array(values: Any) -> NDArray[Any]:

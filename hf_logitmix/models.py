@@ -144,21 +144,42 @@ def first_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def loading(argument: str, name: str) -> Iterator[None]:
-    """A block that loads a model by its path or its name on the Hub.
+def loading(argument: str, name: str, example: str = "bert-base-uncased") -> Iterator[None]:
+    """A block that loads a model by its path or its name on the Hub, of which there is an ``example``.
 
     Raises:
         ValueError: for what cannot be loaded, with the argument that named it.
     """
     path, given = Path(name).expanduser(), f"{argument}={name!r}"
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise ValueError(f"{given} is not there: pass a folder, or a name on the Hub such as bert-base-uncased.")
+        raise ValueError(f"{given} is not there: pass a folder, or a name on the Hub such as {example}.")
     try:
         yield
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         what = "holds no model that can be loaded" if path.exists() else "is no folder, nor loaded from the Hub"
         raise ValueError(f"{given} {what}: {reason}") from error
+
+
+def check_is_trained(given: str, loading_info: Mapping[str, Any]) -> None:
+    """Refuse a model of which a part, such as its head, was not in its checkpoint and is random.
+
+    Args:
+        given: the argument that named the checkpoint, with its value.
+        loading_info: what ``from_pretrained(..., output_loading_info=True)`` gives beside the model.
+
+    Raises:
+        ValueError: for weights that the checkpoint lacks, or has in another size.
+    """
+    other_sizes = (name for name, *_ in loading_info["mismatched_keys"])
+    lacks = sorted({*loading_info["missing_keys"], *other_sizes})
+    lacks = [name for name in lacks if not name.endswith("num_batches_tracked")]  # which evaluation does not read
+    if lacks:
+        more = f" and {len(lacks) - 3} more" if len(lacks) > 3 else ""
+        raise ValueError(
+            f"{given} lacks {', '.join(lacks[:3])}{more}, or has them in another size, so what it says would be "
+            "random: pass a trained classifier, such as the folder of a run, or train it first."
+        )
 
 
 def public_name(model_name_or_path: str) -> str:

@@ -35,7 +35,7 @@ def publish(folder: Path, into: Path, patterns: Iterable[str], places: Iterable[
     """Copy what is to be published into an empty folder.
 
     In configurations and cards a path of this machine becomes its last part; in the front matter of a card, where that
-    would be taken for a name on the Hub, its line is left out.
+    would be taken for a name on the Hub, its line is left out, but for those of its results, which need all of theirs.
 
     Args:
         folder: with a model, or of a checkpoint.
@@ -109,5 +109,9 @@ def _card_without_paths(text: str, places: list[str]) -> str:
         return f"`{PurePath(found[1]).name}`" if _is_local(found[1], places) else found[0]
 
     head, end, body = text.partition("\n---\n") if text.startswith("---\n") else ("", "", text)
-    lines = [line for line in head.splitlines() if not tells(line)]
+    lines, in_results = [], False
+    for line in head.splitlines():
+        in_results = line.startswith("model-index:") or (in_results and line.startswith((" ", "-")))
+        if in_results or not tells(line):
+            lines.append(_WITH_SLASH.sub(last_part, line) if in_results else line)
     return "\n".join(lines) + end + _WITH_SLASH.sub(last_part, _LINK.sub(unlinked, body))

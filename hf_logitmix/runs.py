@@ -54,7 +54,7 @@ class Run:
 
     Attributes:
         trainer: with its model, data and arguments; it evaluates on the validation split where there is one.
-        task: what is learned, for records; the data's configuration in the model card.
+        task: what is learned, for records.
         data: what the data is called in records.
         base_model: name of the model for records, of a local path only its last part; None for one made from scratch.
         label_names: the classes in order; empty for regression.
@@ -64,6 +64,8 @@ class Run:
         pipeline_tag: what the Hub calls the task.
         architecture: name for records of a model that was made from scratch.
         how_to_load: for the model card: what it takes besides ``from_pretrained``.
+        config: the data's configuration in the model card; empty for data without one.
+        split_sizes: name -> number of examples of a whole split, for those of which only a part is used.
         validation: name of the split that is evaluated during training and not reported on; empty where there is none.
         results: what ``all_results.json`` will hold.
 
@@ -82,6 +84,8 @@ class Run:
     pipeline_tag: str = "text-classification"
     architecture: str = "from-scratch"
     how_to_load: str = ""
+    config: str = ""
+    split_sizes: Mapping[str, int] = field(default_factory=dict)
     validation: str = ""
     results: dict[str, Any] = field(init=False)
     _split_of: dict[str, str] = field(init=False, default_factory=dict)
@@ -107,13 +111,14 @@ class Run:
             "task": self.task,
             "data": self.data,
             "model": self.model_name,
-            **({"method_name": args.method or "logitmix", "method": str(trainer.method)} if train else {}),
+            **({"method_name": trainer.method.name or "custom", "method": str(trainer.method)} if train else {}),
             "seed": args.seed,
             "data_seed": args.data_seed,
             "n_train": len(train) if train else 0,
             "n_eval": 0,
             "measured_on": {},
             "selected_on": {self.validation: len(held or ())} if chosen_by else None,
+            "split_sizes": {self.validation: self._size(self.validation, held)} if chosen_by else {},
             "n_bins": N_BINS,
             "settings": {**(training_settings(args) if train else {}), **self.settings},
             "versions": versions(),
@@ -123,6 +128,9 @@ class Run:
     @property
     def _args(self) -> MixTrainingArguments:
         return self.trainer.args  # type: ignore[return-value]
+
+    def _size(self, split: str, data: Any) -> int:
+        return self.split_sizes.get(split, len(data))
 
     @property
     def model_name(self) -> str:
@@ -162,6 +170,7 @@ class Run:
         self.results |= {f"eval_{name}": value for name, value in scores.items()}
         self._split_of |= dict.fromkeys(scores, split)
         self.results["measured_on"][split] = len(data)
+        self.results["split_sizes"][split] = self._size(split, data)
         self.results["n_eval"] = self.results["n_eval"] or len(data)
         if self.label_names and (remark := one_class_remark(logits, labels)):
             self.results["remarks"] = {**self.results.get("remarks", {}), split: remark}
@@ -183,16 +192,20 @@ class Run:
             finite = {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in results.items()}
             (self.output / "all_results.json").write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
             if trained:
+                scores = {name.removeprefix("eval_"): v for name, v in results.items() if name.startswith("eval_")}
+                fitted = {name: scores.pop(name) for name in list(scores) if name.startswith("temperature")}
                 model_card(
                     f"{self.model_name}-{self.task}-{results['method_name']}",
                     self.trainer.method,
-                    {name.removeprefix("eval_"): value for name, value in results.items() if name.startswith("eval_")},
+                    scores,
                     base_model=self.base_model,
                     dataset=self.data,
-                    dataset_config=self.task,
+                    dataset_config=self.config,
                     split=self._split_of,
                     measured_on=results["measured_on"],
                     selected_on=results["selected_on"],
+                    split_sizes=results["split_sizes"],
+                    temperature={self._split_of[name]: value for name, value in fitted.items()},
                     remarks=[f"On `{split}`: {remark}" for split, remark in results.get("remarks", {}).items()],
                     settings={
                         **{name: v for name, v in results["settings"].items() if v is not None and v is not False},

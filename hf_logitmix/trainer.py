@@ -197,7 +197,7 @@ class MixTrainerMixin(
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        checks.check_parameters(self.model, self.is_deepspeed_enabled)
+        checks.check_parameters(self.model, self.is_deepspeed_enabled, self.args)
         self._set_up_method()
         self._begin_steps()
         self._loss_was_asked = False

@@ -14,6 +14,8 @@ from architectures import MODEL_TYPES, NEEDS_OTHER_PACKAGES
 from conftest import Lazy, examples, tiny_bert, tiny_vit
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from test_trainer import arguments, collate_pairs, weights
+from test_vision_train import argv as image_argv
+from test_vision_train import write_pictures
 from tiny_models import tiny_model
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -30,6 +32,7 @@ from transformers import (
     default_data_collator,
 )
 
+import hf_logitmix.vision.train as train_images
 from glue_runs import run_glue
 from glue_runs.demo import train_tokenizer
 from hf_logitmix import Method, MixCollator, MixTrainer, MixTrainingArguments, get_method
@@ -346,6 +349,18 @@ def test_weights_in_float16_are_named(tmp_path, recwarn):
     assert not [warning for warning in recwarn if "float16" in str(warning.message)]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_weights_in_float16_and_autocast_exclude_each_other(tmp_path, precision):
+    trainer = MixTrainer(tiny_bert().half(), arguments(tmp_path, **{precision: True}), train_dataset=examples(4))
+    with refused(ValueError, f"{precision}=True", "float16", "dtype=torch.float32"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    if precision == "bf16":  # what it says to do is done
+        trainer = MixTrainer(tiny_bert(), arguments(tmp_path, bf16=True, max_steps=1), train_dataset=examples(4))
+        trainer.train()
+        assert trainer.state.global_step == 1
+
+
 # ---- positions ----------------------------------------------------------------------------------------------------
 
 SIZES = {"vocab_size": 60, "num_labels": 3, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
@@ -467,12 +482,37 @@ def test_a_model_that_is_not_there(start, tmp_path, monkeypatch, name):
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+IMAGE_MODELS = {
+    **{name: [*words[:1], *(["vit"] if "bert-base-uncased" in words else [])] for name, words in MODELS.items()},
+    "text": ["holds no model"],
+}
+
+
+@pytest.mark.parametrize("flags", [[], ["--do_eval"]], ids=["train", "evaluate"])
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_an_image_model_that_is_not_there(tmp_path, monkeypatch, name, flags):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    tiny_bert().save_pretrained("text")
+    data = write_pictures(tmp_path / "three", 3, 2, 2, 16)
+    with refused(ValueError, f"model='{name}'", *IMAGE_MODELS[name]):
+        train_images.main([*image_argv(data, "out", "--model", name), *flags])
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_row_without_a_label_in_a_test_set(tmp_path):
+    """The others could be scored; which is meant is for the user to say."""
+    trainer = MixTrainer(tiny_bert(), arguments(tmp_path))
+    with refused(ValueError, "test_dataset", "label -1 of example 1", "outside 0..2"):
+        trainer.predict(columns([0, -1, 1, 2]))
+
+
 @pytest.mark.parametrize(
     ("split", "options", "fix"),
     [
         ("train", [], "--train_file names another"),
         ("dev", [], "--no_do_eval"),
-        ("test", ["--do_predict"], "leave --do_predict out"),
+        ("test", ["--do_train", "--do_predict"], "leave --do_predict out"),
     ],
 )
 def test_a_file_that_is_not_there(start, tmp_path, split, options, fix):

@@ -146,7 +146,7 @@ def test_the_demo_runs_offline_and_shows_three_methods(tmp_path):
         accuracy, *calibration, seconds = map(float, line.split()[1:])
         assert len(calibration) == len(header) - 2
         assert 0.6 < accuracy < 0.94
-        assert all(value >= 0 for value in calibration) and calibration[0] > 0
+        assert all(value >= 0 for value in calibration)
         assert seconds > 0
     for folder in ("", "vanilla", "mixup", "logitmix"):
         picture = tmp_path / "demo_output" / folder / "reliability.png"

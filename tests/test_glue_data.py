@@ -194,7 +194,7 @@ def test_a_missing_file_is_an_error_with_the_layout(tmp_path):
 
 
 def test_the_diagnostic_set_has_no_training_data(tmp_path):
-    with pytest.raises(ValueError, match=r"'ax' has no training data.*--no_do_train"):
+    with pytest.raises(ValueError, match=r"'ax' has no training data.*--do_predict alone"):
         read(tmp_path, "ax")
 
 

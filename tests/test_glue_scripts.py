@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_hub import checked_metadata
 from transformers import BertConfig, BertModel
 
 import glue_runs
@@ -107,6 +108,18 @@ def test_sample_limits_reach_the_run(start, tmp_path):
     found = json.loads((tmp_path / "all_results.json").read_text())
     assert (found["n_train"], found["n_eval"], found["method_name"], found["seed"]) == (9, 7, "mixup", 3)
     assert np.load(tmp_path / "eval_logits.npz")["labels"].tolist() == [0, 1, 0, 1, 0, 1, 0]
+    (result,) = checked_metadata(tmp_path / "README.md")["model-index"][0]["results"]
+    told = {
+        "name": "GLUE, local files sst2 (7 of 20 examples)",
+        "type": "glue",
+        "config": "sst2",
+        "split": "validation",
+    }
+    assert result["dataset"] == told
+    text = (tmp_path / "README.md").read_text()
+    assert "Measured on 7 of 20 examples of `validation`." in text
+    assert f"The temperature fitted on `validation` is {found['eval_temperature']:.4f}." in text
+    assert "temperature" not in {metric["type"] for metric in result["metrics"]}
 
 
 def interrupt(command, progress, lines=1):

@@ -1,5 +1,6 @@
 """Model cards: what the text says, what its front matter parses to, and that nothing of the machine is in it."""
 
+import math
 import os
 import re
 from pathlib import Path
@@ -7,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData, metadata_load
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from safetensors.torch import load_file
 
 from glue_runs.run_glue import GlueArguments, load_model
 from glue_runs.tasks import TASKS
 from hf_logitmix import __version__, get_method
 from hf_logitmix.hub import model_card, public_name
+from hf_logitmix.publishing import publish
 
-METRICS = {"accuracy": 0.8725, "f1": 0.91046, "ece": 0.0412345678, "nll_scaled": 0.33333333, "temperature": 1.7}
+METRICS = {"accuracy": 0.8725, "f1": 0.91046, "ece": 0.0412345678, "nll_scaled": 0.33333333}
 HUB_NAME = "google-bert/bert-base-uncased"
 
 
@@ -139,7 +142,7 @@ def test_each_metric_has_the_split_that_it_is_of():
     found = {one["type"]: part["dataset"]["split"] for part in entry["results"] for one in part["metrics"]}
     assert found == split_of
     assert "## Results on validation_matched and validation_mismatched" in text
-    assert "on 9815 examples of `validation_matched` and 9832 examples of `validation_mismatched`." in text
+    assert "on 9,815 examples of `validation_matched` and 9,832 examples of `validation_mismatched`." in text
     assert "selected on 500 examples of `held out of train`." in text
 
 
@@ -178,3 +181,95 @@ def test_a_pretrained_model_is_loaded_in_float32_with_a_head_for_the_task(task, 
 def test_remarks_stand_below_the_metrics():
     text = str(card(remarks=["On `validation`: 99.0% of the predictions are one class."]))
     assert text.index("| metric | value |") < text.index("99.0% of the predictions")
+
+
+# ---- the rules of model-index (huggingface/hub-docs, modelcard.md) --------------------------------------------------
+
+DATASETS = {
+    "nyu-mll/glue": "nyu-mll/glue",
+    "Maysee/tiny-imagenet": "Maysee/tiny-imagenet",
+    "GLUE, local files": "glue",
+    "GLUE, local files, trained on easy/first.tsv": "glue",
+    "synthetic shapes (made up by hf_logitmix)": "synthetic-shapes",
+    "My Cats & Dogs, local files": "my-cats-dogs",
+    "!?, local files": "unnamed",
+}
+
+
+def checked_metadata(path):
+    """The metadata of a card, which are what the Hub asks for, and which its library reads and writes unchanged."""
+    found = metadata_load(path)
+    (entry,) = found["model-index"]
+    assert entry["name"]
+    for result in entry["results"]:
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", result["task"]["type"])
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+|[a-z0-9]+(-[a-z0-9]+)*", result["dataset"]["type"])
+        assert result["dataset"]["name"].strip()
+        assert result["metrics"]
+        for metric in result["metrics"]:
+            assert re.fullmatch(r"\w+", metric["type"])
+            assert isinstance(metric["value"], float)
+            assert math.isfinite(metric["value"])
+    name, results = model_index_to_eval_results(found["model-index"])
+    assert eval_results_to_model_index(name, results) == found["model-index"]
+    assert yaml.safe_load(ModelCardData(**found, ignore_metadata_errors=False).to_yaml()) == found
+    return found
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_metadata_are_what_the_hub_takes(tmp_path, dataset):
+    card(dataset=dataset, measured_on={"validation": 600}, split_sizes={"validation": 5463}).save(
+        tmp_path / "README.md"
+    )
+    found = checked_metadata(tmp_path / "README.md")
+    (result,) = found["model-index"][0]["results"]
+    assert result["dataset"]["type"] == DATASETS[dataset]
+    assert found.get("datasets") == (dataset if "/" in dataset and "," not in dataset else None)
+    assert result["dataset"]["name"] == f"{dataset} mrpc (600 of 5,463 examples)"
+    assert result["dataset"]["split"] == "validation"
+
+
+def test_how_much_of_a_split_was_used():
+    sizes = {"validation": 5463, "held out of train": 100}
+    text = str(card(measured_on={"validation": 600}, selected_on={"held out of train": 100}, split_sizes=sizes))
+    assert "Measured on 600 of 5,463 examples of `validation`." in text
+    assert "selected on all 100 examples of `held out of train`." in text
+    whole = front_matter(str(card(measured_on={"validation": 5463}, split_sizes=sizes)))
+    assert whole["model-index"][0]["results"][0]["dataset"]["name"] == "nyu-mll/glue mrpc"
+
+
+def test_a_temperature_is_told_and_is_no_metric():
+    text = str(card(temperature={"validation": 1.7}))
+    assert "The temperature fitted on `validation` is 1.7000." in text
+    assert "| temperature" not in text
+    assert "temperature" not in str(front_matter(text))
+
+
+def test_what_is_no_number_is_no_result(tmp_path, monkeypatch):
+    """Such as the correlation of a model that predicts the same for all."""
+    monkeypatch.setitem(METRICS, "pearson", math.nan)
+    card().save(tmp_path / "README.md")
+    checked_metadata(tmp_path / "README.md")
+    assert "| pearson | nan |" in (tmp_path / "README.md").read_text()
+
+
+def test_no_metrics_are_no_model_index():
+    text = str(model_card("a", get_method("mixup"), {}, base_model=None, dataset="GLUE, local files"))
+    assert "model-index" not in front_matter(text)
+    assert "from scratch on GLUE, local files with" in text
+
+
+def test_a_pushed_card_keeps_its_results_beside_a_folder_of_the_datasets_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("nyu-mll/glue", "run", "public"):
+        (tmp_path / name).mkdir(parents=True)
+    card().save(tmp_path / "run" / "README.md")
+    text = (tmp_path / "run" / "README.md").read_text()
+    text = text.replace("name: nyu-mll/glue mrpc", f"name: {tmp_path}/glue").replace(
+        "model-index", "base: a\nmodel-index"
+    )
+    (tmp_path / "run" / "README.md").write_text(text.replace("base: a", f"base: {tmp_path}/run"))
+    publish(tmp_path / "run", tmp_path / "public", ["README.md"], [str(tmp_path)], None)
+    (result,) = checked_metadata(tmp_path / "public" / "README.md")["model-index"][0]["results"]
+    assert (result["dataset"]["type"], result["dataset"]["name"]) == ("nyu-mll/glue", "glue")
+    assert str(tmp_path) not in (tmp_path / "public" / "README.md").read_text()

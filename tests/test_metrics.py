@@ -1,9 +1,11 @@
 """Each metric against a plain double loop, scikit-learn, the released code, and edges by hand."""
 
+import inspect
 import json
 import math
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from transformers import EvalPrediction
 
 from hf_logitmix.metrics import bin_of, calibration_metrics, calibration_of, one_class_remark
+from hf_logitmix.temperature import cross_fit, fit_temperature
 
 CASES = json.loads((Path(__file__).parent / "data" / "logitmix_released_code.json").read_text())
 
@@ -252,6 +255,27 @@ def test_a_model_that_gives_one_class_is_marked(predicted, labels, marked):
     remark = one_class_remark(np.eye(3)[predicted] * 4 - 1, labels)
     assert bool(remark) is marked
     assert not marked or ("99.0% of the predictions" in remark and "60.0% of the labels" in remark)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [calibration_metrics, fit_temperature, cross_fit, one_class_remark],
+    ids=lambda use: use.__name__,
+)
+def test_the_warning_of_probabilities_points_at_the_users_line(use):
+    """However many functions of the package are in between, and each of them warns."""
+    probabilities = np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], 20)
+    line = inspect.currentframe().f_lineno + 2
+    with pytest.warns(UserWarning, match="as probabilities do") as warned:
+        use(probabilities, np.arange(20) % 3)
+    assert {(warning.filename, warning.lineno) for warning in warned} == {(__file__, line)}
+
+
+def test_the_warning_inside_a_trainer_points_out_of_the_package():
+    prediction = SimpleNamespace(predictions=np.full((4, 2), 0.5), label_ids=np.array([0, 1, 0, 1]))
+    with pytest.warns(UserWarning, match="as probabilities do") as warned:
+        calibration_of()(prediction)
+    assert {warning.filename for warning in warned} == {__file__}
 
 
 def test_probabilities_passed_as_logits_are_told():

@@ -271,7 +271,7 @@ def glue_argv(folder, output):
         "--use_cpu",
         "True",
     ]
-    return [*data, *short, "--output_dir", str(output), "--do_predict"]
+    return [*data, *short, "--output_dir", str(output), "--do_train", "--do_predict"]
 
 
 @pytest.mark.parametrize("script", ["text", "images"])

@@ -41,7 +41,9 @@ def test_the_lowest_set_is_where_the_bounds_begin():
         name: next(Version(specifier.version) for specifier in bound if specifier.operator == ">=")
         for name, bound in bounds(PROJECT["dependencies"] + EXTRAS["vision"] + EXTRAS["test"]).items()
     }
-    assert {name: Version(version) for name, version in (line.split("==") for line in lines)} == lowest
+    found = {name: Version(version) for name, version in (line.split("==") for line in lines if line[0] != "#")}
+    assert found.keys() - lowest.keys() == {"pandas", "pyarrow"}  # dependencies of those, not ours
+    assert found.items() >= lowest.items()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from conftest import examples, tiny_bert
 from huggingface_hub import ModelCard
 from test_glue_scripts import start  # noqa: F401  a fixture
+from test_hub import checked_metadata
 from test_trainer import arguments
 from test_vision_train import NAMES, argv, logits_of, read_pictures, run, untrained, weights_of, write_pictures  # noqa: F401
 from torch.nn import functional as F
@@ -27,9 +28,10 @@ import hf_logitmix.vision.train as script
 from glue_runs import run_glue
 from glue_runs.data import with_validation
 from glue_runs.experiment import GlueTrainer
-from hf_logitmix import MixTrainer, MixTrainingArguments
+from hf_logitmix import Method, MixTrainer, MixTrainingArguments
 from hf_logitmix.runs import Run
 from hf_logitmix.splits import hold_out
+from hf_logitmix.targets import LabelSmoothing
 
 CHOOSE = ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--load_best_model_at_end", "True"]
 
@@ -123,7 +125,9 @@ def test_the_checkpoint_is_chosen_on_val_and_measured_on_test(misleading, tmp_pa
     card = ModelCard.load(output / "README.md")
     assert {result.dataset_split for result in card.data.eval_results} == {"test"}
     assert "## Results on test" in card.text
-    assert "Measured on 12 examples of `test`. The checkpoint was selected on 12 examples of `val`." in card.text
+    assert (
+        "Measured on all 12 examples of `test`. The checkpoint was selected on all 12 examples of `val`." in card.text
+    )
 
 
 @pytest.fixture
@@ -192,6 +196,18 @@ def test_stopping_early_is_a_choice(tmp_path):
     assert Run(trainer, **own, validation="val").results["selected_on"] == {"val": 8}
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [({}, "logitmix"), ({"method": "mixup"}, "mixup"), ({"method": Method(targets=LabelSmoothing(0.1))}, "custom")],
+    ids=str,
+)
+def test_a_record_names_the_method_that_runs(tmp_path, given, name):
+    trainer = MixTrainer(tiny_bert(), arguments(tmp_path, MixTrainingArguments), train_dataset=examples(8), **given)
+    run = Run(trainer, "task", "data", None, (), dict, np.asarray)
+    assert run.results["method_name"] == name
+    assert run.results["method"] == str(trainer.method)
+
+
 @pytest.mark.parametrize("more", [CHOOSE, PLATEAU])
 def test_a_choice_on_test_is_refused(pictures, tmp_path, untrained, more):  # noqa: F811
     with pytest.raises(ValueError, match=r"(load_best|lr_sch).* figures are of: pass --val_split 0\.1"):
@@ -210,6 +226,10 @@ def test_val_alone_is_named_in_the_record(pictures, tmp_path):
     (only / "test").rename(only / "valid")
     found = run(only, tmp_path / "out", "--val_split", "0.25", "--max_eval_samples", "3", *CHOOSE)
     assert (found["measured_on"], found["selected_on"]) == ({"valid": 3}, {"held out of train": 3})
+    assert found["split_sizes"] == {"valid": 12, "held out of train": 6}
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "on 3 of 12 examples of `valid`. The checkpoint was selected on 3 of 6 examples of `held out" in text
+    checked_metadata(tmp_path / "out" / "README.md")
     assert {one.dataset_split for one in ModelCard.load(tmp_path / "out" / "README.md").data.eval_results} == {"valid"}
 
 
@@ -266,7 +286,9 @@ def test_text_is_chosen_on_what_was_held_out_and_measured_on_dev(wrong_dev, tmp_
     assert sorted(held["label"][:]) == [0] * 10 + [1] * 10
     assert (found["measured_on"], found["selected_on"]) == ({"validation": 20}, {"held out of train": 20})
     assert (found["n_train"], found["n_eval"], found["settings"]["val_split"]) == (80, 20, 0.2)
-    assert "The checkpoint was selected on 20 examples of `held out of train`." in (output / "README.md").read_text()
+    assert (
+        "The checkpoint was selected on all 20 examples of `held out of train`." in (output / "README.md").read_text()
+    )
 
     tokenizer = AutoTokenizer.from_pretrained(output)
 

@@ -25,7 +25,7 @@ from transformers import AutoModelForImageClassification
 
 from hf_logitmix.checks import label_spec
 from hf_logitmix.command_line import exit_with
-from hf_logitmix.models import call, classifier_of, linear_of
+from hf_logitmix.models import call, check_is_trained, classifier_of, linear_of
 from hf_logitmix.vision.data import ImageData, load_images
 from hf_logitmix.vision.models import input_config
 from hf_logitmix.vision.transforms import image_transform
@@ -262,7 +262,10 @@ def main(argv: list[str] | None = None) -> int:
         headings = args.runs
     looks = {}
     for heading, run in zip(headings, args.runs, strict=True):
-        model = AutoModelForImageClassification.from_pretrained(run, dtype=torch.float32)
+        model, info = AutoModelForImageClassification.from_pretrained(
+            run, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+        check_is_trained(f"run {run}", info)
         try:
             looks[heading] = look_at(model, images, data)
         except ValueError as error:

@@ -22,8 +22,10 @@ from transformers import (
 )
 
 import hf_logitmix.vision.small_models  # noqa: F401  registers them
+from hf_logitmix.models import check_is_trained, loading
 
 _KEPT = ("fixed_input_size", "interpolation", "crop_pct", "crop_mode", "pool_size", "first_conv", "classifier")
+EXAMPLE = "google/vit-base-patch16-224"
 _SIDES = ("height", "width", "shortest_edge")
 
 
@@ -60,6 +62,7 @@ def create_model(
     crop_pct: float | None = None,
     pretrained: bool = False,
     trust_remote_code: bool = False,
+    new_head: bool = True,
 ) -> PreTrainedModel:
     """An image classifier of transformers, in evaluation mode; what it saves, transformers and timm load.
 
@@ -77,9 +80,11 @@ def create_model(
             timm's, at any size, as timm does.
         pretrained: take a timm model's weights from the Hub, adapted to the channels and the size.
         trust_remote_code: let a model that is not timm's bring code of its own.
+        new_head: whether a saved model may get one, because it will be trained.
 
     Raises:
-        ValueError: for a name that timm does not know, and for images that the saved model cannot read.
+        ValueError: for a model that is not there, a name that timm does not know and images that the saved model cannot
+            read, and without ``new_head`` for weights that would be random.
     """
     labels: dict[str, Any] = {"num_labels": num_labels}
     if label_names is not None:
@@ -92,12 +97,21 @@ def create_model(
         return _timm_model(name.removeprefix("timm/"), labels, channels, image_size, statistics, crop_pct, pretrained)
     if timm.is_model(name.split(".")[0]) and not Path(name).exists():
         raise ValueError(f"name={name!r} is a model of timm: write 'timm/{name}'.")
-    saved = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    with loading("model", name, EXAMPLE):
+        saved = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     if label_names is None and saved.num_labels == num_labels:
         labels = {}  # the names that it has
-    model = AutoModelForImageClassification.from_pretrained(
-        name, dtype=torch.float32, ignore_mismatched_sizes=True, trust_remote_code=trust_remote_code, **labels
-    )
+    with loading("model", name, EXAMPLE):
+        model, info = AutoModelForImageClassification.from_pretrained(
+            name,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **labels,
+        )
+    if not new_head:
+        check_is_trained(f"model={name!r}", info)
     wanted = input_config(model)
     if wanted.channels not in (None, channels):
         raise ValueError(

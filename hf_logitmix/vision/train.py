@@ -17,19 +17,29 @@ import timm
 import torch
 import torchvision
 from tqdm.auto import tqdm
-from transformers import AutoConfig, HfArgumentParser, IntervalStrategy, TrainingArguments, set_seed
+from transformers import AutoConfig, IntervalStrategy, TrainingArguments, set_seed
 from transformers.trainer_utils import SaveStrategy
 
 from hf_logitmix import METHODS
-from hf_logitmix.command_line import checkpoint_to_resume, diagram_of, exit_with, keep_other_runs, report, side_by_side
+from hf_logitmix.command_line import (
+    check_what_is_done,
+    checkpoint_to_resume,
+    diagram_of,
+    exit_with,
+    keep_other_runs,
+    parse,
+    report,
+    set_what_is_done,
+    side_by_side,
+)
 from hf_logitmix.metrics import calibration_metrics
-from hf_logitmix.models import public_name
+from hf_logitmix.models import loading, public_name
 from hf_logitmix.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.splits import HELD_OUT, hold_out
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
-from hf_logitmix.vision.models import create_model, image_processor, input_config, of_channels
+from hf_logitmix.vision.models import EXAMPLE, create_model, image_processor, input_config, of_channels
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 DEMO_METHODS = ("vanilla", "cutmix", "logitmix_c")
@@ -48,11 +58,13 @@ class ImageRunArguments(ImageMixTrainingArguments):
     ``warmup_steps`` that of timm's cosine, ``eval_steps`` and ``save_steps`` that of epochs.
 
     Raises:
-        ValueError: as `ImageMixTrainingArguments`, and for steps that no strategy reads.
+        ValueError: as `ImageMixTrainingArguments`, for steps that no strategy reads, and for ``do_predict``.
     """
 
     output_dir: str = field(default="", metadata={"help": "Where the run leaves its model and results."})
-    do_train: bool = field(default=True, metadata={"help": "Train; --no_do_train to leave it out."})
+    do_train: bool = field(
+        default=True, metadata={"help": "Train: done unless --do_eval is passed without it, or --no_do_train."}
+    )
     do_eval: bool = field(default=True, metadata={"help": "Evaluate on the test images; --no_do_eval to leave it out."})
     per_device_train_batch_size: int = field(default=128, metadata={"help": "Training batch on each device."})
     per_device_eval_batch_size: int = field(default=256, metadata={"help": "Evaluation batch on each device."})
@@ -100,6 +112,12 @@ class ImageRunArguments(ImageMixTrainingArguments):
     report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
 
     def __post_init__(self) -> None:
+        set_what_is_done(self)
+        if self.do_predict:
+            raise ValueError(
+                "do_predict is for data without labels, and these images have them: pass --do_eval, which leaves the "
+                "logits in eval_logits.npz."
+            )
         if self.opt is None and self.optim is None:
             self.opt = "sgd"
         if self.sched is None and self.lr_scheduler_type is None:
@@ -182,8 +200,7 @@ class ImageRunTrainer(RunMixin, ImageMixTrainer):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    parser = HfArgumentParser((ImageArguments, ImageRunArguments), description=__doc__)  # type: ignore[arg-type]
-    images, args = parser.parse_args_into_dataclasses(argv)
+    images, args = parse((ImageArguments, ImageRunArguments), argv, __doc__)
     if args.method is not None and args.method not in METHODS:
         raise ValueError(f"method={args.method!r} is unknown: pass one of {', '.join(METHODS)}.")
     if images.demo:
@@ -192,6 +209,7 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError("--dataset and --model are needed, or --demo for the offline demo.")
     if not args.output_dir:
         raise ValueError("--output_dir is needed: the folder where the run leaves its model and results.")
+    check_what_is_done(args)
     args.resume_from_checkpoint = checkpoint_to_resume(args)
     with args.main_process_first(desc="load data"):
         data = load_images(images.dataset)
@@ -214,6 +232,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
     size, channels = images.image_size or data.image_size, images.channels or data.channels
     mean, std = of_channels(data.mean, channels), of_channels(data.std, channels)
     train, validation, held_by = _split(data, images, args)
+    sizes = {data.test_split: len(data.test), **({held_by: len(validation)} if validation is not None else {})}
     train = _part(train, "max_train_samples", images.max_train_samples, images.subset_seed)
     test = _part(data.test, "max_eval_samples", images.max_eval_samples, images.subset_seed)
     if validation is not None and images.max_eval_samples:
@@ -239,6 +258,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         crop_pct=args.kept(None),
         pretrained=images.pretrained,
         trust_remote_code=images.trust_remote_code,
+        new_head=args.do_train,
     )
     processor = None if str(images.model).startswith("timm/") else image_processor(str(images.model))
     tells = input_config(model, processor).mean is not None
@@ -273,6 +293,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         pipeline_tag="image-classification",
         architecture=str(images.model).removeprefix("timm/"),
         how_to_load=_HOW_TO_LOAD if str(images.model).startswith("timm/small_") else "",
+        split_sizes=sizes,
         validation=held_by,
     )
     found.results["versions"] |= {"timm": timm.__version__, "torchvision": torchvision.__version__}
@@ -370,7 +391,8 @@ def _check_head(images: ImageArguments, data: ImageData) -> None:
     name = str(images.model)
     if name.startswith("timm/"):
         raise ValueError(f"model {name} has a new head, which knows nothing: pass a folder of a run to --no_do_train.")
-    config = AutoConfig.from_pretrained(name, trust_remote_code=images.trust_remote_code)
+    with loading("model", name, EXAMPLE):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=images.trust_remote_code)
     own, count = config.num_labels, len(data.label_names)
     if own != count:
         raise ValueError(f"model {public_name(name)} has {own} classes and {images.dataset} {count}: train it first.")
