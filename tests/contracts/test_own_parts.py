@@ -1,0 +1,167 @@
+"""Parts that are defined here, outside of the package: together they are a method like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import pytest
+import torch
+from conftest import batch_of, examples, tiny_bert
+from test_trainer import InOrder, arguments, data_without_types, weights
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import default_data_collator
+
+from hf_logitmix import Method, MixCollator, MixPlan, MixTrainer
+from hf_logitmix.criteria import Criterion
+from hf_logitmix.mixing import Linear, Mixing
+from hf_logitmix.objectives import Objective, Term
+from hf_logitmix.output import MixedOutput
+from hf_logitmix.pairing import Pairing
+from hf_logitmix.step import Step
+from hf_logitmix.training_set import TrainingSet
+
+SAVING = {"save_strategy": "steps", "save_steps": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class AcrossClasses(Pairing):
+    """Each example meets the next one of the batch with another label, with a lam that the class counts decide."""
+
+    counts: tuple[int, ...] | None = None
+
+    def setup(self, training_set):
+        return dataclasses.replace(self, counts=tuple(training_set.class_counts().tolist()))
+
+    def __call__(self, inputs, labels, step):
+        if self.counts is None:
+            raise ValueError("AcrossClasses must see the training set first: call setup().")
+        shift = 1 + int(step.uniform("shift") * (len(labels) - 1))
+        own = torch.arange(len(labels))
+        partner = (own + shift) % len(labels)
+        partner = torch.where(labels == labels[partner], own, partner)
+        share = torch.tensor(self.counts)[labels] / sum(self.counts)
+        return MixPlan(partner, torch.full((len(labels),), 0.75), 1 - share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Half(Mixing):
+    """Linear at the input, with the lam of the plan drawn towards one half."""
+
+    pull: float = 0.5
+    reads: ClassVar[tuple[str, ...]] = ("text",)
+
+    def __call__(self, model, inputs, plan, rows, *, step, labels=None, criterion=None):
+        nearer = plan._replace(lam=plan.lam + self.pull * (0.5 - plan.lam))
+        return Linear()(model, inputs, nearer, rows, step=step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighed(Objective):
+    """alpha times the loss of the mixed rows, and the rest of the clean ones."""
+
+    alpha: float = 0.25
+    kinds = frozenset({"both"})
+
+    def __call__(self, output, labels, loss, inputs):
+        mixed = loss.mixed(output.mixed_logits, labels, output.plan)
+        return {"mix": Term(mixed, self.alpha), "cls": Term(loss(output.logits, labels), 1 - self.alpha)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Quadratic(Criterion):
+    """The squared distance of probabilities from the target (Brier)."""
+
+    def __call__(self, logits, target):
+        rows = target if target.is_floating_point() else F.one_hot(target, logits.shape[-1]).to(logits.dtype)
+        return (logits.softmax(-1) - rows).square().sum(-1)
+
+
+OWN = Method(mixing=Half(), objective=Weighed(), pairing=AcrossClasses(), criterion=Quadratic())
+
+
+def loss_by_hand(model, batch, labels, plan, alpha):
+    """The words of a pair of equally long rows at lam 5/8, the labels at their own lam, and Brier's distance."""
+    words = model.get_input_embeddings()(batch["input_ids"])
+    lam = 0.625
+    mixed = model(inputs_embeds=lam * words + (1 - lam) * words[plan.partner], attention_mask=batch["attention_mask"])
+    one_hot = F.one_hot(labels, 3).float()
+    far = (mixed.logits.softmax(-1)[:, None] - torch.stack([one_hot, one_hot[plan.partner]], 1)).square().sum(-1)
+    mix = (plan.label_lam * far[:, 0] + (1 - plan.label_lam) * far[:, 1]).mean()
+    clean = (model(**batch).logits.softmax(-1) - one_hot).square().sum(-1).mean()
+    return alpha * mix + (1 - alpha) * clean
+
+
+def equally_long(count: int) -> list[dict]:
+    rows = data_without_types(count)
+    return [{name: value[:5] if name != "labels" else value for name, value in row.items()} for row in rows]
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.9])
+def test_a_step_of_training_is_what_the_parts_say(tmp_path, alpha):
+    data, model = equally_long(8), tiny_bert()
+    method = OWN.with_options(alpha=alpha)
+    args = arguments(tmp_path, max_steps=1)
+    trainer = InOrder(model=model, args=args, method=method, train_dataset=data)
+    trainer.train()
+    by_hand, batch = tiny_bert(), batch_of(data)
+    labels = torch.tensor([row["labels"] for row in data])
+    plan = method.setup(TrainingSet(data, by_hand, 3)).pairing(batch, labels, Step(0, 1, args.seed))
+    loss = loss_by_hand(by_hand, batch, labels, plan, alpha)
+    loss.backward()
+    with torch.no_grad():
+        for parameter in by_hand.parameters():
+            if parameter.grad is not None:
+                parameter -= args.learning_rate * parameter.grad
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(loss.item(), abs=1e-5)
+    torch.testing.assert_close(weights(model), weights(by_hand), atol=2e-5, rtol=1e-4)
+
+
+def test_it_resumes_to_the_bit_and_not_with_other_options(tmp_path):
+    def run(folder, resume=None, **options):
+        method = OWN.with_options(**options)
+        args = arguments(folder, max_steps=3, **SAVING)
+        trainer = MixTrainer(model=tiny_bert(dropout=0.3), args=args, method=method, train_dataset=examples(24))
+        trainer.train(resume_from_checkpoint=resume)
+        return weights(trainer.model)
+
+    whole = run(tmp_path)
+    assert torch.equal(run(tmp_path, str(tmp_path / "checkpoint-2")), whole)
+    with pytest.raises(ValueError, match=r"pull was 0\.5 and is 0\.2"):
+        run(tmp_path, str(tmp_path / "checkpoint-2"), pull=0.2)
+
+
+def test_it_draws_plans_in_a_collator():
+    data = equally_long(12)
+    ready = OWN.setup(TrainingSet(data, tiny_bert(), 3))
+    loader = DataLoader(data, batch_size=4, collate_fn=MixCollator(default_data_collator, ready))
+    counts = torch.bincount(torch.tensor([row["labels"] for row in data]), minlength=3)
+    for batch in loader:
+        labels, partner = batch["labels"], batch["partner"]
+        meets = labels != labels[partner]
+        assert (meets | (partner == torch.arange(4))).all()
+        assert meets.any()
+        torch.testing.assert_close(batch["label_lam"], 1 - counts[labels] / counts.sum())
+    with pytest.raises(ValueError, match="AcrossClasses must see the training set first"):
+        next(iter(DataLoader(data, batch_size=4, collate_fn=MixCollator(default_data_collator, OWN))))
+
+
+def test_its_parts_go_with_those_of_the_package():
+    """Every part of one's own with the other parts of each method that mixes text, on a plain loop."""
+    data, model = equally_long(4), tiny_bert()
+    batch, labels = batch_of(data), torch.tensor([row["labels"] for row in data])
+    for name in ("mixup", "logitmix", "lamix"):
+        for own in ({"mixing": Half()}, {"pairing": AcrossClasses()}, {"criterion": Quadratic()}):
+            method = dataclasses.replace(OWN.__class__(), **_parts(name), **own)
+            ready = method.setup(TrainingSet(data, model, 3))
+            with ready.install(model.train()):
+                terms, output = ready(model, batch, labels, Step(1, 2))
+            assert isinstance(output, MixedOutput)
+            assert all(term.rows.isfinite().all() and len(term.rows) == 4 for term in terms.values())
+
+
+def _parts(name: str) -> dict:
+    from hf_logitmix import METHODS
+
+    return {part: getattr(METHODS[name], part) for part in ("mixing", "objective", "targets", "pairing")}
