@@ -109,6 +109,9 @@ class _Stage:
         return (self.plain[0] - self.plain[1]).abs().max().item()
 
     def play(self, mixing: Mixing, rows: Rows) -> None:
+        """Try all that a mixing may choose, on two rows with one mask: how two masks meet is another matter."""
+        if isinstance(mixing, Linear):
+            mixing = replace(mixing, masks=None)
         if mixing.input_lam is not None:
             mixing = replace(mixing, input_lam=None)  # type: ignore[type-var]
         if mixing.labels is not None:

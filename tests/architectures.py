@@ -19,6 +19,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
+from hf_logitmix.mixing import Linear
+from hf_logitmix.rehearsal import rehearse
 
 MODEL_TYPES = sorted(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
 NEEDS_OTHER_PACKAGES = {"layoutlmv2": "needs detectron2, which no registry ships as a wheel"}
@@ -87,6 +89,16 @@ def inputs_of(
     return inputs
 
 
+@torch.no_grad()
+def with_padding_in_use(model: PreTrainedModel) -> PreTrainedModel:
+    """Give padding a vector of its own, as models have that were trained."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings == VOCABULARY:
+            generator = torch.Generator().manual_seed(PAD)
+            module.weight[PAD] = 0.7 * torch.randn(module.weight.shape[1], generator=generator)
+    return model
+
+
 def gap(a: Tensor, b: Tensor) -> float:
     """The largest difference, as a share of how much the logits of different examples differ."""
     return ((a - b).abs().max() / b.std(0).max().clamp_min(1e-3)).item()
@@ -117,6 +129,28 @@ def semantic_gaps(model: PreTrainedModel) -> dict[str, float]:
         alone = mixed_forward(model, padded, PAIRS, rows="mixed").mixed_logits
         gaps[f"rows mixed, padded {side}"] = gap(alone, both.mixed_logits)
     return gaps
+
+
+@torch.no_grad()
+def masks_of(model_type: str) -> str:
+    """How masks of unequal lengths meet: softly, with padding on both sides or on one, or as their union."""
+    model = with_padding_in_use(tiny_model(model_type))
+    way, exact = rehearse(model, inputs_of(model), Linear()).masks, []
+    if way == "union":
+        return way
+    for side, left in (("right", False), ("left", True)):
+        padded = inputs_of(model, LENGTHS, left)
+        clean, off = model(**padded).logits, []
+        for lam, expected in ((1.0, clean), (0.0, clean[PAIRS.partner])):
+            for rows in ("both", "mixed"):
+                output = mixed_forward(model, padded, constant(lam), mixing=Linear(masks="soft"), rows=rows)
+                off.append(gap(output.mixed_logits, expected))
+            if not gap(mixed_forward(model, padded, PAIRS, mixing=Linear(masks="soft")).logits, clean) < TOLERANCE:
+                raise AssertionError(f"{model_type}: soft masks change the clean rows, padded {side}")
+        exact += [side] if max(off) < TOLERANCE else []
+    if not exact:
+        raise AssertionError(f"{model_type}: soft masks hold on neither side")
+    return "soft" if len(exact) == 2 else f"soft, exact padded {exact[0]}"
 
 
 @torch.no_grad()
@@ -180,13 +214,13 @@ def levels_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> str:
 def row_of(model_type: str) -> str:
     """A row of the table in the docs; anything that must hold and does not raises."""
     if model_type in NEEDS_OTHER_PACKAGES:
-        return f"| {model_type} | not tried: {NEEDS_OTHER_PACKAGES[model_type]} | | |"
+        return f"| {model_type} | not tried: {NEEDS_OTHER_PACKAGES[model_type]} | | | |"
     model = tiny_model(model_type)
     gaps = semantic_gaps(model)
     worst = max(gaps, key=lambda name: gaps[name])
     if not gaps[worst] < TOLERANCE:
         raise AssertionError(f"{model_type}: {worst} is off by {gaps[worst]:.2g}")
-    found = levels_of(model, inputs_of(model))
+    found = f"{levels_of(model, inputs_of(model))} | {masks_of(model_type)}"
     gradients_flow(model)
     try:
         truth = truth_gap(model)
