@@ -2,10 +2,10 @@
 
 python benchmarks/unequal_lengths.py        writes unequal_lengths.json beside this file
 
-A gap is the distance of two rows of logits as a share of the mean distance between the logits of two texts of the batch.
+A gap is the distance of two rows of logits as a share of the mean distance between the logits of two texts of a batch.
 The architectures are those of tests/tiny_models.py, small and random, with padding that has a vector of its own. With
-HF_LOGITMIX_MODEL and HF_LOGITMIX_DATA (GLUE in its classic layout) that model with a new head is tried too, on the first
-dev sentences of SST-2 and MRPC, in batches as they come.
+HF_LOGITMIX_MODEL and HF_LOGITMIX_DATA (its folder glue is GLUE in the classic layout) that model with a new head is
+tried too, on the first dev sentences of SST-2 and MRPC, in batches as they come.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def of_architecture(model_type: str) -> dict[str, Any]:
     model = with_padding_in_use(tiny_model(model_type))
     found: dict[str, Any] = {"masks": rehearse(model, inputs_of(model), Linear()).masks}
     for side in ("right", "left"):
-        rows = {share: inputs_of(model, (LENGTH, short) * (BATCH // 2), side == "left") for share, short in SHARES.items()}
+        rows = {
+            share: inputs_of(model, (LENGTH, short) * (BATCH // 2), side == "left") for share, short in SHARES.items()
+        }
         found[side] = {
             way: {share: round(gaps(model, inputs, PAIRS, way).max().item(), 4) for share, inputs in rows.items()}
             for way in ("union", "soft")

@@ -6,6 +6,7 @@ python glue_runs/run_glue.py --task_name mrpc --model_name_or_path bert-base-unc
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
 from hf_logitmix import METHODS, MixTrainingArguments
 from hf_logitmix.command_line import checkpoint_to_resume, exit_with, report
+from hf_logitmix.mixing.masks import is_causal
 from hf_logitmix.models import loading
 from hf_logitmix.noise import add_label_noise
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -111,10 +115,12 @@ def main(argv: list[str] | None = None) -> int:
 
     set_seed(args.seed)
     model, tokenizer = load_model(task, glue, new_head=args.do_train)
+    held = {"val_split": glue.val_split, "subset_seed": glue.subset_seed} if glue.val_split else {}
+    if args.do_train and is_causal(model):
+        held |= pad_on_the_left(tokenizer)
     source = HUB_NAME if glue.glue_dir is None else "GLUE, local files"
     source += f", trained on {Path(glue.train_file).name}" if glue.train_file and args.do_train else ""
     noise = f"{glue.label_noise:g} {glue.label_noise_kind}" if glue.label_noise and args.do_train else None
-    held = {"val_split": glue.val_split, "subset_seed": glue.subset_seed} if glue.val_split else {}
     experiment = Experiment(
         task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, noise, settings=held
     )
@@ -134,6 +140,18 @@ def with_label_noise(task: Task, splits: Any, rate: float, kind: str, seed: int)
         for split, part in splits.get("train", [])
     ]
     return {**splits, "train": train} if train else splits
+
+
+def pad_on_the_left(tokenizer: Any) -> dict[str, str]:
+    """What a decoder is trained and saved with: it reads a text off its last token, which so has one place in a pair.
+
+    Returns:
+        settings for the record.
+    """
+    if tokenizer.padding_side != "left":
+        logger.warning("A decoder: texts are padded on the left, so that those of unequal length end together.")
+        tokenizer.padding_side = "left"
+    return {"padding_side": "left"}
 
 
 def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[Any, Any]:

@@ -146,15 +146,15 @@ class _Stage:
             if mixing.masks == "soft":
                 raise ValueError(f"masks='soft' does not go with {model}: {reason}. Leave it out, or pass 'union'.")
             logger.warning(
-                "%s: masks of texts of unequal length meet as their union, so lam = 1 gives the logits of the shorter of "
-                "two only nearly (%s).",
+                "%s: masks of texts of unequal length meet as their union, so lam = 1 gives the logits of the shorter "
+                "of two only nearly (%s).",
                 *(model, reason),
             )
             return _with_union(mixing, self.model)
         if others := padded - {exact}:
             logger.warning(
-                "%s: with padding on the %s, lam = 1 gives the logits of the shorter of two texts only nearly; exact it is "
-                "with tokenizer.padding_side=%r.",
+                "%s: with padding on the %s, lam = 1 gives the logits of the shorter of two texts only nearly; it is "
+                "exact with tokenizer.padding_side=%r.",
                 *(model, others.pop(), exact),
             )
         else:
@@ -243,7 +243,7 @@ def _equally_long(pair: Mapping[str, Any], pad: int | None, eos: int | list[int]
 def _unequally_long(
     pair: Mapping[str, Any], pad: int | None, eos: int | list[int] | None, side: str
 ) -> dict[str, Any] | None:
-    """Of two rows that are equally long the first with half of its tokens, padded on a side; None if there is no mask."""
+    """Of two rows that are equally long the first with half of its tokens, padded on a side; None without a mask."""
     ids = next((pair[name] for name in ("input_ids", "inputs") if isinstance(pair.get(name), Tensor)), None)
     mask = pair.get("attention_mask")
     if ids is None or not isinstance(mask, Tensor) or mask.shape != ids.shape or mask[0].sum() < 2:

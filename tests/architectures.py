@@ -6,7 +6,10 @@ python tests/architectures.py        writes docs/architectures.md
 from __future__ import annotations
 
 import copy
+import json
+import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -246,9 +249,13 @@ at the embedding, where every property holds: the clean half is a plain forward;
 and lam = 0 its partner's; a pair is symmetric, with token types and with unequal lengths padded on the right or left;
 one forward over mixed rows alone gives the same as one over clean and mixed rows.
 
+Masks of sentences of unequal length meet as the column `masks` says ([below](#sentences-of-unequal-length)): softly,
+which gives each row's own logits at lam = 1 and 0, whichever side is padded or on the side that is named; or as their
+union.
+
 On {compared} of them the mixed rows were also compared with an independent truth: a copy of the model that holds every
-mixed vector as a token of its own in its embedding table (sentences of unequal length; of equal length for
-encoder-decoders, which look for the end-of-text id).
+mixed vector as a token of its own in its embedding table (sentences of unequal length under the union of their masks;
+of equal length for encoder-decoders, which look for the end-of-text id).
 
 Every level of these models (two layers, in most) was tried, with `rows="both"` and `rows="mixed"`: rows mixed with
 lam = 1 must have their own logits, with lam = 0 their partner's, and the clean rows those of a plain forward. Where
@@ -256,8 +263,8 @@ that does not hold, the rehearsal before training refuses the level. Architectur
 of layers. At a level that is called linear the logits of what is mixed are the mixed logits by themselves, so that the
 similarity of LogitMix is zero there; MixTrainer warns.
 
-| architecture | levels that hold | levels that do not | truth |
-| --- | --- | --- | --- |
+| architecture | levels that hold | levels that do not | masks | truth |
+| --- | --- | --- | --- | --- |
 """
 BESIDE_INTRODUCTION = """
 ## More than words
@@ -269,6 +276,59 @@ the words; all else is the longer example's own, and where it reaches the logits
 | --- | --- | --- |
 """
 
+UNEQUAL_INTRODUCTION = """
+## Sentences of unequal length
+
+How far lam = 1 is from the own logits of the shorter of two texts, as a share of the mean distance between the logits
+of two texts: median, and largest. Measured by `python benchmarks/unequal_lengths.py` on small random models of these
+architectures (padding has a vector of its own) and on {sentences} rows of real sentences of SST-2 and MRPC,
+all-MiniLM-L6-v2 with a new head; the record, with a figure for each architecture, is
+[benchmarks/unequal_lengths.json](../benchmarks/unequal_lengths.json).
+
+| models | padding | length of the shorter | union | soft |
+| --- | --- | --- | --- | --- |
+"""
+UNEQUAL_REST = """
+Soft masks need a model that takes a mask of numbers and adds it to the scores of attention. These take the union, and
+the log says so: models that multiply or count by the mask (DeBERTa, ESM, XLNet), that count positions from it (OPT),
+whose layers look through windows (ModernBERT, Mistral, Gemma 3) or are no attention (Jamba, Qwen3-Next), and any model
+under an attention implementation other than `sdpa` and `eager`. Encoders that count positions from ids (RoBERTa) are exact
+padded on the right, decoders and encoder-decoders, which read a text off its last token, padded on the left: padded on
+the other side both ways are off by about as much as two texts differ.
+"""
+
+
+def unequal_table(record: dict[str, Any]) -> str:
+    """Rows of the table of unequal lengths, from the record."""
+
+    def cell(found: list[dict[str, Any]], side: str, way: str, share: str) -> str:
+        values = [one[side][way][share] for one in found if way in one[side]]
+        return f"{statistics.median(values):.2f}, {max(values):.2f}" if values else ""
+
+    models = record["architectures"].values()
+    lines = []
+    for way in ("soft", "union"):
+        found = [one for one in models if one["masks"] == way]
+        for side in ("right", "left"):
+            is_exact = [one for one in found if way == "soft" and max(one[side]["soft"].values()) < TOLERANCE]
+            kinds = {"soft, exact": is_exact, "soft": [one for one in found if one not in is_exact]}
+            for kind, members in (kinds if way == "soft" else {"union": found}).items():
+                lines += [
+                    f"| {len(members)}: {kind} | {side} | {share} | "
+                    f"{cell(members, side, 'union', share)} | {cell(members, side, 'soft', share)} |"
+                    for share in members[0][side]["union"]
+                ]
+    for name, found in (record["sentences"] or {}).items():
+        cells = " | ".join(f"{found[way][1]:.2f}, upper quartile {found[way][2]:.2f}" for way in ("union", "soft"))
+        lines.append(f"| MiniLM, {name} | right | as they come | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def unequal_section() -> str:
+    record = json.loads((Path(__file__).parents[1] / "benchmarks" / "unequal_lengths.json").read_text())
+    count = sum(found["rows"] for found in (record["sentences"] or {}).values())
+    return UNEQUAL_INTRODUCTION.format(sentences=count) + unequal_table(record) + UNEQUAL_REST
+
 
 def main() -> int:
     """Try every architecture and write the table."""
@@ -278,7 +338,7 @@ def main() -> int:
     text = INTRODUCTION.format(
         version=transformers.__version__, tried=len(tried), known=len(rows), compared=len(compared)
     )
-    text += "\n".join(rows) + "\n" + BESIDE_INTRODUCTION + "\n".join(map(row_beside, BESIDE)) + "\n"
+    text += "\n".join(rows) + "\n" + BESIDE_INTRODUCTION + "\n".join(map(row_beside, BESIDE)) + "\n" + unequal_section()
     path = Path(__file__).parents[1] / "docs" / "architectures.md"
     path.write_text(text)
     print(f"{len(tried)} of {len(rows)} architectures; written to {path}")

@@ -92,7 +92,7 @@ def batch_of(data: list[dict]) -> dict[str, torch.Tensor]:
 
 
 def soft_mask(mask: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor) -> torch.Tensor:
-    """What a mixed row adds to the scores of BERT's attention, [B, 1, 1, L]: log(lam m + (1 - lam) m of the partner)."""
+    """What a mixed row adds to the scores of BERT's attention: log(lam m + (1 - lam) m_partner), [B, 1, 1, L]."""
     lowest = torch.finfo(torch.float32).min
     return (lam * mask + (1 - lam) * mask[partner]).log().clamp_min(lowest)[:, None, None]
 

@@ -98,9 +98,7 @@ def test_each_place_is_weighed_by_its_lam(level, rows, count):
     if level == "embedding":
         vectors = model.get_input_embeddings()(batch["input_ids"])
         mask = soft_mask(batch["attention_mask"][:count], partner, plan.lam[:, None])
-        expected = model(
-            inputs_embeds=lam * vectors[own] + (1 - lam) * vectors[partner], attention_mask=mask
-        ).logits
+        expected = model(inputs_embeds=lam * vectors[own] + (1 - lam) * vectors[partner], attention_mask=mask).logits
     else:
         states = model(**batch, output_hidden_states=True).hidden_states[1]
         weights_by_hand = plan.lam[:, None] * batch["attention_mask"][:count]

@@ -39,10 +39,11 @@ class Linear(Mixing):
             of 2. Not from any paper.
         input_lam: where inputs meet, whatever lam the plan draws for their labels (LaMix: 1/2). None takes the plan's.
         masks: how the attention masks of two texts of unequal length meet. ``soft``: each place is weighed by
-            :math:`w = \lambda m + (1-\lambda) m_\pi`, that is log w is added to the scores of attention, so that lam = 1
-            and 0 give each text's own logits; not every model takes such a mask. ``union``: a mixed row sees all
-            that either text has, so of the shorter one lam = 1 gives its own logits only nearly. None: `MixTrainer`
-            finds out before its first step which the model takes (`hf_logitmix.rehearsal.rehearse`); elsewhere the union.
+            :math:`w = \lambda m + (1-\lambda) m_\pi`, that is log w is added to the scores of attention, so that
+            lam = 1 and 0 give each text's own logits; not every model takes such a mask. ``union``: a mixed row sees
+            all that either text has, so lam = 1 gives the shorter one's own logits only nearly. None: `MixTrainer`
+            finds out before its first step which the model takes (`hf_logitmix.rehearsal.rehearse`); elsewhere the
+            union.
         draw: set by `at`: a number in [0, 1) that chooses the layer of ``manifold``. None draws one for each forward.
 
     Raises:
@@ -93,7 +94,7 @@ class Linear(Mixing):
     def check(self, model: nn.Module, rows: Rows) -> None:
         where = sites(unwrap(model))
         if self.masks is not None and is_image_model(unwrap(model)):
-            raise ValueError(f"masks={self.masks!r} is of texts, and {type(model).__name__} reads images: leave it out.")
+            raise ValueError(f"masks={self.masks!r} is of texts and {name_of(model)} reads images: leave it out.")
         if self.masks == "soft" and (reason := why_not_soft(unwrap(model))):
             raise ValueError(f"masks='soft' does not go with {name_of(model)}: {reason}. Leave it out.")
         resolve_level(self.level, where, draw=0.0)

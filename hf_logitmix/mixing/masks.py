@@ -78,7 +78,7 @@ def why_not_soft(model: nn.Module) -> str:
         return f"attn_implementation={implementation!r} takes no mask of numbers"
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     kinds = {kind for kind in getattr(text, "layer_types", None) or () if kind != "full_attention"}
-    if kinds or any(isinstance(getattr(text, name, None), (int, list, tuple)) for name in _WINDOWS):
+    if kinds or any(getattr(text, name, None) for name in _WINDOWS):
         return f"it has layers of {' and '.join(sorted(kinds)) or 'windows'}, which need masks of their own"
     tables = [type(module) for module in model.modules() if isinstance(module, nn.Embedding)]
     if any("attention_mask" in inspect.signature(table.forward).parameters for table in tables):
