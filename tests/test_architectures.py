@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def test_the_table_counts_its_rows():
 
 def test_the_section_on_unequal_lengths_is_of_its_record():
     assert TEXT.endswith(unequal_section())
+    record = json.loads((Path(__file__).parents[1] / "benchmarks" / "unequal_lengths.json").read_text())["architectures"]
+    assert {name: TABLE[name].split(" | ")[3].split(",")[0] for name in record} == {
+        name: found["masks"] for name, found in record.items()
+    }
+    soft = sum(found["masks"] == "soft" for found in record.values())
+    assert f"[{soft} of {len(record)} architectures]" in (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_every_level_of_a_reversible_network_has_right_gradients():
