@@ -115,9 +115,9 @@ def main(argv: list[str] | None = None) -> int:
 
     set_seed(args.seed)
     model, tokenizer = load_model(task, glue, new_head=args.do_train)
-    held = {"val_split": glue.val_split, "subset_seed": glue.subset_seed} if glue.val_split else {}
+    held: dict[str, Any] = {"val_split": glue.val_split, "subset_seed": glue.subset_seed} if glue.val_split else {}
     if args.do_train and is_causal(model):
-        held |= pad_on_the_left(tokenizer)
+        held["padding_side"] = tokenizer.padding_side
     source = HUB_NAME if glue.glue_dir is None else "GLUE, local files"
     source += f", trained on {Path(glue.train_file).name}" if glue.train_file and args.do_train else ""
     noise = f"{glue.label_noise:g} {glue.label_noise_kind}" if glue.label_noise and args.do_train else None
@@ -142,20 +142,11 @@ def with_label_noise(task: Task, splits: Any, rate: float, kind: str, seed: int)
     return {**splits, "train": train} if train else splits
 
 
-def pad_on_the_left(tokenizer: Any) -> dict[str, str]:
-    """What a decoder is trained and saved with: it reads a text off its last token, which so has one place in a pair.
-
-    Returns:
-        settings for the record.
-    """
-    if tokenizer.padding_side != "left":
-        logger.warning("A decoder: texts are padded on the left, so that those of unequal length end together.")
-        tokenizer.padding_side = "left"
-    return {"padding_side": "left"}
-
-
 def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[Any, Any]:
     """The model in float32, whatever its weights were stored in, and its tokenizer.
+
+    A decoder that will be trained gets a tokenizer that pads on the left, and is saved with it: it reads a text off its
+    last token, which two texts of unequal length have in one place only then.
 
     Args:
         task: gives the classes.
@@ -177,7 +168,8 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
                 ignore_mismatched_sizes=glue.ignore_mismatched_sizes,
                 **({"num_labels": task.num_labels, **classes} if new_head else {}),
             )
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=glue.trust_remote_code)
+            left = {"padding_side": "left"} if new_head and is_causal(model) else {}
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=glue.trust_remote_code, **left)
     except RuntimeError as error:
         if "mismatch" not in str(error):
             raise
@@ -190,6 +182,8 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
             f"model_name_or_path={glue.model_name_or_path!r} has {model.config.num_labels} outputs and {task.name} "
             f"needs {task.num_labels}: pass a model that was trained on it."
         )
+    if left:
+        logger.warning("A decoder: texts are padded on the left, so that those of unequal length end together.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.pad_token_id is None:
