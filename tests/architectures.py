@@ -293,8 +293,8 @@ Soft masks need a model that takes a mask of numbers and adds it to the scores o
 the log says so: models that multiply or count by the mask (DeBERTa, ESM, XLNet), that count positions from it (OPT),
 whose layers look through windows (ModernBERT, Mistral, Gemma 3) or are no attention (Jamba, Qwen3-Next), and any model
 under an attention implementation other than `sdpa` and `eager`. Encoders that count positions from ids (RoBERTa) are
-exact padded on the right, decoders and encoder-decoders, which read a text off its last token, padded on the left: padded on
-the other side both ways are off by about as much as two texts differ.
+exact padded on the right. Decoders and encoder-decoders, which read a text off its last token, are so padded on the
+left. Padded on the other side both ways are off by about as much as two texts differ.
 """
 
 

@@ -71,7 +71,7 @@ def test_the_section_on_unequal_lengths_is_of_its_record():
         name: found["masks"] for name, found in record.items()
     }
     soft = sum(found["masks"] == "soft" for found in record.values())
-    assert f"[{soft} of {len(record)} architectures]" in (Path(__file__).parents[1] / "README.md").read_text()
+    assert f"[{soft} of {len(record)} architectures]" in (folder / "README.md").read_text()
 
 
 def test_every_level_of_a_reversible_network_has_right_gradients():
