@@ -64,9 +64,8 @@ def test_the_table_counts_its_rows():
 
 def test_the_section_on_unequal_lengths_is_of_its_record():
     assert TEXT.endswith(unequal_section())
-    record = json.loads((Path(__file__).parents[1] / "benchmarks" / "unequal_lengths.json").read_text())[
-        "architectures"
-    ]
+    folder = Path(__file__).parents[1]
+    record = json.loads((folder / "benchmarks" / "unequal_lengths.json").read_text())["architectures"]
     assert {name: TABLE[name].split(" | ")[3].split(",")[0] for name in record} == {
         name: found["masks"] for name, found in record.items()
     }
