@@ -24,6 +24,10 @@ class MixTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Where to mix: embedding (of images: pixels), hidden:k, pooled or manifold."}
     )
     per_example: bool | None = field(default=None, metadata={"help": "Draw one lam for each example, not each batch."})
+    masks: str | None = field(
+        default=None,
+        metadata={"help": "How masks of texts of unequal length meet: soft or union; default is what the model takes."},
+    )
     prob: float | None = field(default=None, metadata={"help": "CutMix: share of the batches that are cut."})
     block_num: int | None = field(default=None, metadata={"help": "PuzzleMix: blocks along a side."})
     n_labels: int | None = field(default=None, metadata={"help": "PuzzleMix: levels of a block (3)."})

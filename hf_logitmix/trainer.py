@@ -22,6 +22,7 @@ from hf_logitmix.collator import MixCollator
 from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.last_batch import LastBatchMixin
+from hf_logitmix.mask_choice import MaskChoiceMixin
 from hf_logitmix.methods import Method, as_method
 from hf_logitmix.models import unwrap
 from hf_logitmix.moment import Moment
@@ -38,7 +39,15 @@ logger = logging.getLogger(__name__)
 
 
 class MixTrainerMixin(
-    ResumeMixin, ProvenanceMixin, PushMixin, SearchMixin, StepsMixin, ExtrasMixin, LastBatchMixin, CheckedDataMixin
+    ResumeMixin,
+    MaskChoiceMixin,
+    ProvenanceMixin,
+    PushMixin,
+    SearchMixin,
+    StepsMixin,
+    ExtrasMixin,
+    LastBatchMixin,
+    CheckedDataMixin,
 ):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
@@ -168,9 +177,12 @@ class MixTrainerMixin(
         return (loss, {"logits": logits[:, :num_labels]}) if return_outputs else loss  # type: ignore[index]
 
     def _rehearse(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> None:
-        """Try the mixing once a training run, on the first batch that has two rows; every process does it by itself."""
+        """Try the mixing once a training run, on the first batch that has two rows; every process does it by itself.
+
+        Several processes do it together in their first step, because they have to agree on what they found.
+        """
         mixing, objective = self.method.mixing, self.method.objective
-        if self._is_rehearsed or len(labels) < 2:
+        if self._is_rehearsed or (len(labels) < 2 and self.args.world_size == 1):
             return
         self._is_rehearsed = True
         kinds = {objective.rows, "mixed" if objective.drops_clean_rows else objective.rows} - {"clean"}
@@ -178,9 +190,9 @@ class MixTrainerMixin(
             return
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             logger.warning("FSDP and DeepSpeed cut up the model, so the mixing is not tried before training.")
+            self._begin_masks(is_tried=False)
             return
-        for rows in sorted(kinds):
-            rehearse(model, inputs, mixing.for_batch(labels), rows)
+        self._end_masks([rehearse(model, inputs, mixing.for_batch(labels), rows) for rows in sorted(kinds)])
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
@@ -203,6 +215,7 @@ class MixTrainerMixin(
         self._loss_was_asked = False
         given = self._rehearse_given
         self._is_rehearsed = not (getattr(self.args, "rehearse", True) if given is None else given)
+        self._begin_masks(is_tried=not self._is_rehearsed)
         if self.args.torch_compile:
             torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one
         # before the model is compiled; gone when this ends or raises

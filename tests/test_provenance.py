@@ -35,6 +35,7 @@ MIXUP = {
         "per_example": False,
         "mix_fraction": 1.0,
         "input_lam": None,
+        "masks": "soft",
     },
     "objective": {"type": "MixedCrossEntropy"},
     "targets": {"type": "OneHot"},
@@ -70,7 +71,7 @@ def test_a_method_keeps_its_name_through_its_options(name):
     """Replaced with parts of another method it is not that method any more; nor is a combination of one's own."""
     method = get_method(name, targets=torch.eye(3))
     assert method_record(method)["method"] == name
-    own = Method(mixing=Linear(alpha=0.4), objective=MixedCrossEntropy())
+    own = Method(mixing=Linear(alpha=0.4, masks="soft"), objective=MixedCrossEntropy())
     assert (method_record(own)["method"], method_record(own)["options"]) == (None, MIXUP)
 
 

@@ -15,8 +15,9 @@ from torch import nn
 from hf_logitmix.mixing import image, text
 from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.mixing.hooks import attached, check_checkpointing
+from hf_logitmix.mixing.masks import Masks, check_masks, why_not_soft
 from hf_logitmix.mixing.sites import check_level, levels, resolve_level, sites
-from hf_logitmix.models import is_image_model, unwrap
+from hf_logitmix.models import is_image_model, name_of, unwrap
 from hf_logitmix.moment import Moment
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.plan import MixPlan, check_alpha, sample_plan
@@ -37,10 +38,16 @@ class Linear(Mixing):
         mix_fraction: mix only this share of the batch, which makes LogitMix cost 1 + mix_fraction vanilla steps instead
             of 2. Not from any paper.
         input_lam: where inputs meet, whatever lam the plan draws for their labels (LaMix: 1/2). None takes the plan's.
+        masks: how the attention masks of two texts of unequal length meet. ``soft``: each place is weighed by
+            :math:`w = \lambda m + (1-\lambda) m_\pi`, that is log w is added to the scores of attention, so that
+            lam = 1 and 0 give each text's own logits; not every model takes such a mask. ``union``: a mixed row sees
+            all that either text has, so lam = 1 gives the shorter one's own logits only nearly. None: `MixTrainer`
+            finds out before its first step which the model takes (`hf_logitmix.rehearsal.rehearse`); elsewhere the
+            union.
         draw: set by `at`: a number in [0, 1) that chooses the layer of ``manifold``. None draws one for each forward.
 
     Raises:
-        ValueError: for an impossible alpha, level, mix_fraction or input_lam.
+        ValueError: for an impossible alpha, level, mix_fraction, input_lam or masks.
     """
 
     alpha: float = 1.0
@@ -48,11 +55,13 @@ class Linear(Mixing):
     per_example: bool = False
     mix_fraction: float = 1.0
     input_lam: float | None = None
+    masks: Masks | None = None
     draw: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
         check_level(self.level)
+        check_masks(self.masks)
         if not 0 < self.mix_fraction <= 1:
             raise ValueError(
                 f"mix_fraction={self.mix_fraction} is outside (0, 1]: it is the share of the batch to mix."
@@ -84,6 +93,10 @@ class Linear(Mixing):
 
     def check(self, model: nn.Module, rows: Rows) -> None:
         where = sites(unwrap(model))
+        if self.masks is not None and is_image_model(unwrap(model)):
+            raise ValueError(f"masks={self.masks!r} is of texts and {name_of(model)} reads images: leave it out.")
+        if self.masks == "soft" and (reason := why_not_soft(unwrap(model))):
+            raise ValueError(f"masks='soft' does not go with {name_of(model)}: {reason}. Leave it out.")
         resolve_level(self.level, where, draw=0.0)
         if self.level == "pooled" and rows == "both" and where.linear_head:
             warn_of_linear_head("level='pooled'")
@@ -99,8 +112,10 @@ class Linear(Mixing):
             at_inputs = plan._replace(lam=torch.full_like(plan.lam, self.input_lam))
             return replace(self, input_lam=None).forward(model, inputs, at_inputs, rows)._replace(plan=plan)
         draw = torch.rand(()).item() if self.draw is None and self.level == "manifold" else self.draw
-        where = image if is_image_model(unwrap(model)) else text
-        return where.forward(model, inputs, plan, rows, level=self.level, draw=draw or 0.0)
+        if is_image_model(unwrap(model)):
+            return image.forward(model, inputs, plan, rows, level=self.level, draw=draw or 0.0)
+        masks = self.masks or "union"
+        return text.forward(model, inputs, plan, rows, level=self.level, draw=draw or 0.0, masks=masks)
 
 
 def warn_of_linear_head(place: str) -> None:
