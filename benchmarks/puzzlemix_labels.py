@@ -30,7 +30,7 @@ from tqdm import tqdm
 from hf_logitmix import __version__
 from hf_logitmix.mixing.grid_energy import Energy, find_levels
 from hf_logitmix.mixing.puzzlemix import label_energy, normalised_saliency
-from hf_logitmix.plan import sample_plan
+from hf_logitmix.pairing import sample_plan
 from hf_logitmix.vision.shapes import draw_shapes
 
 BATCH, SIZE, IN_A_ROW = 100, 32, 10

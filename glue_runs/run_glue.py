@@ -6,6 +6,7 @@ python glue_runs/run_glue.py --task_name mrpc --model_name_or_path bert-base-unc
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,12 @@ from hf_logitmix.command_line import (
     report,
     set_what_is_done,
 )
+from hf_logitmix.modalities.masks import is_causal
 from hf_logitmix.models import check_is_trained, loading
 from hf_logitmix.noise import add_label_noise
 from hf_logitmix.splits import HELD_OUT
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -144,10 +148,12 @@ def main(argv: list[str] | None = None) -> int:
 
     set_seed(args.seed)
     model, tokenizer = load_model(task, glue, new_head=args.do_train)
+    held: dict[str, Any] = {"val_split": glue.val_split, "subset_seed": glue.subset_seed} if glue.val_split else {}
+    if args.do_train and is_causal(model):
+        held["padding_side"] = tokenizer.padding_side
     source = HUB_NAME if glue.glue_dir is None else "GLUE, local files"
     source += f", trained on {Path(glue.train_file).name}" if glue.train_file and args.do_train else ""
     noise = f"{glue.label_noise:g} {glue.label_noise_kind}" if glue.label_noise and args.do_train else None
-    held = {"val_split": glue.val_split, "subset_seed": glue.subset_seed} if glue.val_split else {}
     experiment = Experiment(
         *(task, splits, model, tokenizer, glue.model_name_or_path, glue.max_seq_length, source, noise),
         settings=held,
@@ -174,6 +180,9 @@ def with_label_noise(task: Task, splits: Any, rate: float, kind: str, seed: int)
 def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[Any, Any]:
     """The model in float32, whatever its weights were stored in, and its tokenizer.
 
+    A decoder that will be trained gets a tokenizer that pads on the left, and is saved with it: it reads a text off its
+    last token, which two texts of unequal length have in one place only then.
+
     Args:
         task: gives the classes.
         glue: names the model.
@@ -197,7 +206,8 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
                 output_loading_info=True,
                 **({"num_labels": task.num_labels, **classes} if new_head else {}),
             )
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=glue.trust_remote_code)
+            left = {"padding_side": "left"} if new_head and is_causal(model) else {}
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=glue.trust_remote_code, **left)
     except RuntimeError as error:
         if "mismatch" not in str(error):
             raise
@@ -212,6 +222,8 @@ def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[
             f"model_name_or_path={glue.model_name_or_path!r} has {model.config.num_labels} outputs and {task.name} "
             f"needs {task.num_labels}: pass a model that was trained on it."
         )
+    if left:
+        logger.warning("A decoder: texts are padded on the left, so that those of unequal length end together.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.pad_token_id is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from torch import Tensor, nn
 
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Linear, Mixing
-from hf_logitmix.models import call
+from hf_logitmix.models import call, is_image_model, unwrap
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing.base import first_tensor
 from hf_logitmix.pairing.plan import MixPlan, check_plan
@@ -31,9 +32,11 @@ def mixed_forward(
 ) -> MixedOutput:
     """Run a model once over a batch and its mixed rows, in training or evaluation mode, with or without gradients.
 
-    Text of unequal length: a mixed row attends to the union of both attention masks, and its positions are those of the
-    longer example. So lam = 1 gives back the clean logits exactly where the example is at least as long as its partner;
-    pad on the left or pair by length where that matters, most of all with decoders.
+    Text of unequal length: the positions of a mixed row are those of the longer example. With ``Linear(masks="soft")``
+    lam = 1 and 0 give back the clean logits of each, if the model takes such a mask; decoders need padding on the left.
+    With the union of both masks, which is what an unset ``masks`` means here, they do so for the longer of two and
+    nearly for the shorter. `hf_logitmix.rehearsal.rehearse` tells which of the two a model takes:
+    ``mixing = rehearse(model, inputs, Linear())`` once, then pass ``mixing``.
 
     Args:
         model: a model with one row of logits an example, also under DistributedDataParallel.
@@ -73,6 +76,8 @@ def mixed_forward(
     if rows == "clean":
         return MixedOutput(call(model, inputs, len(first)), None, plan)
     mixing = Linear() if mixing is None else mixing
+    if isinstance(mixing, Linear) and mixing.masks is None and not is_image_model(unwrap(model)):
+        mixing = replace(mixing, masks="union")
     if rehearse:
         try_on_two_rows(model, inputs, mixing, rows, labels, criterion)
     step = OutsideTraining() if step is None else step

@@ -26,6 +26,7 @@ from hf_logitmix.checks import label_column
 from hf_logitmix.digest import digest, in_short
 from hf_logitmix.method import Method
 from hf_logitmix.methods import METHODS
+from hf_logitmix.modalities.masks import Masks
 from hf_logitmix.models import public_name
 from hf_logitmix.training_set import TrainingSet
 
@@ -61,7 +62,7 @@ class ProvenanceMixin(_Base):
         path, name = checkpoint / FILE_NAME, checkpoint.name
         if not path.exists():
             logger.warning("%s lacks %s, so how it was trained cannot be compared with this run.", name, FILE_NAME)
-        elif differs := differences(json.loads(path.read_text(encoding="utf-8")), self._new_record()):
+        elif differs := differences(*_as_settled(json.loads(path.read_text(encoding="utf-8")), self._new_record())):
             raise ValueError(
                 f"resume_from_checkpoint: {name} was trained in another way ({'; '.join(differs)}): go back to that, "
                 "or start a new run from its weights, with from_pretrained."
@@ -91,6 +92,26 @@ def method_record(method: Method) -> dict[str, Any]:
         "options": {name: _plain(part) for name, part in method.parts.items()},
         "source": method.source or None,
     }
+
+
+def masks_of(record: Mapping[str, Any]) -> Masks | None:
+    """How masks of texts met; None where they did not. Records from before there was a choice are of the union."""
+    mixing = record["options"].get("mixing", {})
+    return mixing.get("masks", "union") if mixing.get("type") == "Linear" else None
+
+
+def with_masks(record: Mapping[str, Any], masks: Masks | None) -> dict[str, Any]:
+    """A record of a linear mixing that says how masks of texts meet."""
+    options = record["options"]
+    return {**record, "options": {**options, "mixing": {**options["mixing"], "masks": masks}}}
+
+
+def _as_settled(saved: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Two records, in which ``masks`` that were left open are what they were settled to be."""
+    if saved["options"].get("mixing", {}).get("type") == own["options"]["mixing"]["type"] == "Linear":
+        saved = with_masks(saved, masks_of(saved))
+        own = with_masks(own, own["options"]["mixing"]["masks"] or masks_of(saved))
+    return saved, own
 
 
 def data_record(training_set: TrainingSet) -> dict[str, Any]:

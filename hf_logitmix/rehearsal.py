@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Linear, Mixing
+from hf_logitmix.modalities.masks import have_masks, why_not_soft
 from hf_logitmix.models import call, evaluating, find_classifier, first_of, name_of, unwrap, warn_of_linear_head
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing.plan import MixPlan
@@ -32,7 +33,7 @@ def rehearse(
     rows: Rows = "both",
     labels: Tensor | None = None,
     criterion: Criterion | None = None,
-) -> None:
+) -> Mixing:
     """Try a mixing on two rows of a batch, which are made equally long, at every level that it draws from.
 
     In evaluation mode lam = 1 must give a row's own logits, lam = 0 its partner's, and the clean rows must be what a
@@ -40,8 +41,14 @@ def rehearse(
     only where their true lam is one of these.) Where clean rows are made too, there is a warning for a level at which
     the logits of what is mixed are the mixed logits by themselves, so that a similarity loss is zero.
 
-    The cost is a plain forward of at most 8 rows, one of 2 and one of 4, and for each level one or two of 4. Modes,
-    random numbers, statistics and gradients stay as they were.
+    With `Linear` of texts the rehearsal also finds out how the masks of two texts of unequal length meet, unless
+    ``masks`` says so: it makes one of the two rows half as long, and ``soft`` it is if, padded on one side at least,
+    the shorter row's own logits come out at lam = 1 and its partner's lam = 0; else the ``union``, with a line of the
+    log that says why. This is a matter of the model, not of the batch; if texts are padded on a side where it holds
+    only nearly, as for decoders on the right, the log has a line that says so.
+
+    The cost is a plain forward of at most 8 rows, one of 2 and one of 4, and for each level one or two of 4; for the
+    masks one of 2 and one of 4, or twice that. Modes, random numbers, statistics and gradients stay as they were.
 
     Args:
         model: as for `mixed_forward`; wrappers such as DistributedDataParallel are left out.
@@ -50,23 +57,28 @@ def rehearse(
         rows: ``both`` or ``mixed``, as training asks for.
         labels, criterion: as for `mixed_forward`.
 
+    Returns:
+        The mixing to go on with: the one that was given, with ``masks`` where it was None.
+
     Raises:
-        ValueError: naming the model, the level and one that works.
+        ValueError: naming the model, the level and one that works; for ``masks="soft"`` where it does not hold.
     """
     model, count = unwrap(model), _count(inputs)
     if count < 2:
         logger.warning("The batch has one row, so whether %s is mixed right cannot be tried.", name_of(model))
-        return
+        return _with_union(mixing, model)
     with evaluating(model):
         for view in (nullcontext(), _features_for_logits(model)):  # a head that is zero tells no row from another
             with view:
                 stage = _Stage.of(model, inputs, count, labels, criterion)
                 if stage.distance > 2 * stage.noise:
-                    return stage.play(mixing, rows)
+                    stage.play(mixing, rows)
+                    return stage.with_masks(mixing, rows, _padded_sides(inputs))
     logger.warning(
         "%s gives the rows of the batch the same logits, so whether they are mixed right cannot be tried.",
         name_of(model),
     )
+    return _with_union(mixing, model)
 
 
 @dataclass(frozen=True)
@@ -114,6 +126,9 @@ class _Stage:
         return (self.plain[0] - self.plain[1]).abs().max().item()
 
     def play(self, mixing: Mixing, rows: Rows) -> None:
+        """Try all that a mixing may choose, on two rows with one mask: how two masks meet is another matter."""
+        if isinstance(mixing, Linear):
+            mixing = replace(mixing, masks=None)
         for choice in mixing.choices(self.model):
             drawn = "" if choice.place == mixing.place else f", which {mixing.place.removeprefix('at ')} draws"
             try:
@@ -130,6 +145,52 @@ class _Stage:
                 ) from error
             if rows == "both" and isinstance(choice, Linear) and self.is_linear(choice):
                 warn_of_linear_head(f"level={choice.level!r}{drawn and drawn + ','}")
+
+    def with_masks(self, mixing: Mixing, rows: Rows, padded: set[str]) -> Mixing:
+        """The mixing with ``masks``, where texts are mixed before their masks have done all they do."""
+        if not _has_masks(mixing, self.model) or mixing.masks == "union":
+            return mixing
+        model, reason = name_of(self.model), why_not_soft(self.model)
+        sides = [side for side in ("right", "left") if side in padded] or ["right", "left"]
+        sides += [side for side in ("right", "left") if side not in sides]
+        exact = None if reason else next((side for side in sides if self.is_soft_on(side, mixing, rows)), None)
+        if exact is None:
+            reason = reason or "it does not take a mask of numbers as it should"
+            if mixing.masks == "soft":
+                raise ValueError(f"masks='soft' does not go with {model}: {reason}. Leave it out, or pass 'union'.")
+            logger.warning(
+                "%s: masks of texts of unequal length meet as their union, so lam = 1 gives the logits of the shorter "
+                "of two only nearly (%s).",
+                *(model, reason),
+            )
+            return _with_union(mixing, self.model)
+        if others := padded - {exact}:
+            logger.warning(
+                "%s: with padding on the %s, lam = 1 gives the logits of the shorter of two texts only nearly; it is "
+                "exact with tokenizer.padding_side=%r.",
+                *(model, others.pop(), exact),
+            )
+        else:
+            logger.info("%s: masks of texts of unequal length meet softly, exact with padding on the %s.", model, exact)
+        return replace(mixing, masks="soft")
+
+    def is_soft_on(self, side: str, mixing: Linear, rows: Rows) -> bool:
+        """Whether soft masks give the logits of the shorter of two rows with lam = 1 of its own, 0 of its partner's."""
+        config = getattr(self.model, "config", None)
+        pair = _unequally_long(
+            self.inputs, getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None), side
+        )
+        if pair is None:
+            return False
+        stage = replace(self, inputs=pair, plain=call(self.model, pair, 2))
+        choice = mixing.choices(self.model)[0]
+        try:
+            stage.check(replace(choice, masks="soft"), rows)  # type: ignore[type-var]
+        except Exception as error:  # of a model that does not know what to do with such a mask
+            if should_reduce_batch_size(error):
+                raise
+            return False
+        return stage.distance > 2 * stage.noise
 
     def check(self, mixing: Mixing, rows: Rows) -> None:
         """Mix row 0 with lam = 1 and row 1 with lam = 0."""
@@ -179,11 +240,7 @@ def _equally_long(pair: Mapping[str, Any], pad: int | None, eos: int | list[int]
         return dict(pair)
     used = [row.nonzero().flatten() for row in mask.cpu()]
     short, long = sorted((0, 1), key=lambda row: len(used[row]))
-    special = torch.isin(ids[long].cpu(), torch.as_tensor([] if eos is None else eos, dtype=ids.dtype))
-    special[used[long][:1]] = True
-    spare = [*used[long][~special[used[long]]].tolist(), *used[long][special[used[long]]].tolist()]
-    dropped = torch.tensor(spare[: len(used[long]) - len(used[short])], dtype=torch.long)
-    kept = used[long][~torch.isin(used[long], dropped)]
+    kept = _kept(ids[long], used[long], len(used[short]), eos)
 
     def cut(name: str, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.shape[:2] != ids.shape:
@@ -196,6 +253,53 @@ def _equally_long(pair: Mapping[str, Any], pad: int | None, eos: int | list[int]
         return value
 
     return {name: cut(name, value) for name, value in pair.items()}
+
+
+def _unequally_long(
+    pair: Mapping[str, Any], pad: int | None, eos: int | list[int] | None, side: str
+) -> dict[str, Any] | None:
+    """Of two rows that are equally long the first with half of its tokens, padded on a side; None without a mask."""
+    ids = next((pair[name] for name in ("input_ids", "inputs") if isinstance(pair.get(name), Tensor)), None)
+    mask = pair.get("attention_mask")
+    if ids is None or not isinstance(mask, Tensor) or mask.shape != ids.shape or mask[0].sum() < 2:
+        return None
+    used = mask[0].cpu().nonzero().flatten()
+    kept = _kept(ids[0], used, (len(used) + 1) // 2, eos)
+    places = used[-len(kept) :] if side == "left" else used[: len(kept)]
+
+    def cut(name: str, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.shape[:2] != ids.shape or name == "position_ids":
+            return value
+        cut_one = value.clone()
+        cut_one[0] = (pad or 0) if value is ids else 0
+        cut_one[0, places.to(value.device)] = value[0, kept.to(value.device)]
+        return cut_one
+
+    return {name: cut(name, value) for name, value in pair.items()}
+
+
+def _kept(ids: Tensor, used: Tensor, count: int, eos: int | list[int] | None) -> Tensor:
+    """The places of ``count`` tokens of a row: of its first one, of those that end a text, and of its last others."""
+    special = torch.isin(ids.cpu(), torch.as_tensor([] if eos is None else eos, dtype=ids.dtype))
+    special[used[:1]] = True
+    spare = [*used[~special[used]].tolist(), *used[special[used]].tolist()]
+    return used[~torch.isin(used, torch.tensor(spare[: len(used) - count], dtype=torch.long))]
+
+
+def _has_masks(mixing: Mixing, model: nn.Module) -> TypeGuard[Linear]:
+    return isinstance(mixing, Linear) and have_masks(mixing.level, model)
+
+
+def _with_union(mixing: Mixing, model: nn.Module) -> Mixing:
+    return replace(mixing, masks="union") if _has_masks(mixing, model) and mixing.masks is None else mixing
+
+
+def _padded_sides(inputs: Mapping[str, Any]) -> set[str]:
+    """On which sides of a batch there is padding."""
+    mask = inputs.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.dim() != 2:
+        return set()
+    return {side for side, place in (("left", 0), ("right", -1)) if not bool(mask[:, place].all())}
 
 
 @contextmanager

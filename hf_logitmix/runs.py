@@ -158,6 +158,8 @@ class Run:
             results["train_grad_clipped"] = clipped
         per_device = self.trainer._train_batch_size  # auto_find_batch_size may have lowered it
         results["settings"]["batch_size"] = per_device * args.world_size * args.gradient_accumulation_steps
+        if (masks := getattr(self.trainer.method.mixing, "masks", None)) is not None:
+            results["settings"]["masks"] = masks  # found before the first step
         self._keep_learned_targets()
         self.trainer.save_model(_internal_call=True)  # which does not push; that comes last, with the card
         return True

@@ -21,6 +21,7 @@ from hf_logitmix.checkpoints import ResumeMixin
 from hf_logitmix.collator import MixCollator, take_plan
 from hf_logitmix.extras import ExtrasMixin
 from hf_logitmix.last_batch import LastBatchMixin
+from hf_logitmix.mask_choice import MaskChoiceMixin
 from hf_logitmix.method import Method, MethodInTraining
 from hf_logitmix.methods import as_method
 from hf_logitmix.models import unwrap
@@ -39,7 +40,15 @@ logger = logging.getLogger(__name__)
 
 
 class MixTrainerMixin(
-    ResumeMixin, ProvenanceMixin, PushMixin, SearchMixin, StepsMixin, ExtrasMixin, LastBatchMixin, CheckedDataMixin
+    ResumeMixin,
+    MaskChoiceMixin,
+    ProvenanceMixin,
+    PushMixin,
+    SearchMixin,
+    StepsMixin,
+    ExtrasMixin,
+    LastBatchMixin,
+    CheckedDataMixin,
 ):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
 
@@ -170,17 +179,21 @@ class MixTrainerMixin(
         return found if self.method.mixes or len(found) > 1 else {}
 
     def _rehearse(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> None:
-        """Try the mixing once a training run, on the first batch that has two rows; every process does it by itself."""
-        if self._is_rehearsed or len(labels) < 2:
+        """Try the mixing once a training run, on the first batch that has two rows; every process does it by itself.
+
+        Several processes do it together in their first step, because they have to agree on what they found.
+        """
+        if self._is_rehearsed or (len(labels) < 2 and self.args.world_size == 1):
             return
         self._is_rehearsed = True
         if not self.method.mixes:
             return
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             logger.warning("FSDP and DeepSpeed cut up the model, so the mixing is not tried before training.")
+            self._begin_masks(is_tried=False)
             return
-        for rows in sorted(self.method.objective.kinds - {"clean"}):
-            rehearse(model, inputs, self.method.mixing, rows, labels, self.method.criterion)
+        mixing, criterion, kinds = self.method.mixing, self.method.criterion, self.method.objective.kinds - {"clean"}
+        self._end_masks([rehearse(model, inputs, mixing, rows, labels, criterion) for rows in sorted(kinds)])
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:
@@ -203,6 +216,7 @@ class MixTrainerMixin(
         self._loss_was_asked = False
         given = self._rehearse_given
         self._is_rehearsed = not (getattr(self.args, "rehearse", True) if given is None else given)
+        self._begin_masks(is_tried=not self._is_rehearsed)
         if self.args.torch_compile:
             torch.compiler.reset()  # code that was compiled for a model without hooks would be taken for this one
         # before the model is compiled; gone when this ends or raises

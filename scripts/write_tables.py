@@ -37,6 +37,7 @@ TYPES = {
     "bool": "bool",
     "Distribution": "str",
     "Criterion": "str",
+    "Masks": "str",
     "str | Path | nn.Module": "str",
     "Sequence[float]": "list[float]",
 }

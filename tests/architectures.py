@@ -6,7 +6,10 @@ python tests/architectures.py        writes docs/architectures.md
 from __future__ import annotations
 
 import copy
+import json
+import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -19,6 +22,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
+from hf_logitmix.mixing import Linear
+from hf_logitmix.rehearsal import rehearse
 
 MODEL_TYPES = sorted(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
 NEEDS_OTHER_PACKAGES = {"layoutlmv2": "needs detectron2, which no registry ships as a wheel"}
@@ -87,6 +92,16 @@ def inputs_of(
     return inputs
 
 
+@torch.no_grad()
+def with_padding_in_use(model: PreTrainedModel) -> PreTrainedModel:
+    """Give padding a vector of its own, as models have that were trained."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings == VOCABULARY:
+            generator = torch.Generator().manual_seed(PAD)
+            module.weight[PAD] = 0.7 * torch.randn(module.weight.shape[1], generator=generator)
+    return model
+
+
 def gap(a: Tensor, b: Tensor) -> float:
     """The largest difference, as a share of how much the logits of different examples differ."""
     return ((a - b).abs().max() / b.std(0).max().clamp_min(1e-3)).item()
@@ -117,6 +132,28 @@ def semantic_gaps(model: PreTrainedModel) -> dict[str, float]:
         alone = mixed_forward(model, padded, PAIRS, rows="mixed").mixed_logits
         gaps[f"rows mixed, padded {side}"] = gap(alone, both.mixed_logits)
     return gaps
+
+
+@torch.no_grad()
+def masks_of(model_type: str) -> str:
+    """How masks of unequal lengths meet: softly, with padding on both sides or on one, or as their union."""
+    model = with_padding_in_use(tiny_model(model_type))
+    way, exact = rehearse(model, inputs_of(model), Linear()).masks, []
+    if way == "union":
+        return way
+    for side, left in (("right", False), ("left", True)):
+        padded = inputs_of(model, LENGTHS, left)
+        clean, off = model(**padded).logits, []
+        for lam, expected in ((1.0, clean), (0.0, clean[PAIRS.partner])):
+            for rows in ("both", "mixed"):
+                output = mixed_forward(model, padded, constant(lam), mixing=Linear(masks="soft"), rows=rows)
+                off.append(gap(output.mixed_logits, expected))
+            if not gap(mixed_forward(model, padded, PAIRS, mixing=Linear(masks="soft")).logits, clean) < TOLERANCE:
+                raise AssertionError(f"{model_type}: soft masks change the clean rows, padded {side}")
+        exact += [side] if max(off) < TOLERANCE else []
+    if not exact:
+        raise AssertionError(f"{model_type}: soft masks hold on neither side")
+    return "soft" if len(exact) == 2 else f"soft, exact padded {exact[0]}"
 
 
 @torch.no_grad()
@@ -180,13 +217,13 @@ def levels_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> str:
 def row_of(model_type: str) -> str:
     """A row of the table in the docs; anything that must hold and does not raises."""
     if model_type in NEEDS_OTHER_PACKAGES:
-        return f"| {model_type} | not tried: {NEEDS_OTHER_PACKAGES[model_type]} | | |"
+        return f"| {model_type} | not tried: {NEEDS_OTHER_PACKAGES[model_type]} | | | |"
     model = tiny_model(model_type)
     gaps = semantic_gaps(model)
     worst = max(gaps, key=lambda name: gaps[name])
     if not gaps[worst] < TOLERANCE:
         raise AssertionError(f"{model_type}: {worst} is off by {gaps[worst]:.2g}")
-    found = levels_of(model, inputs_of(model))
+    found = f"{levels_of(model, inputs_of(model))} | {masks_of(model_type)}"
     gradients_flow(model)
     try:
         truth = truth_gap(model)
@@ -212,9 +249,13 @@ at the embedding, where every property holds: the clean half is a plain forward;
 and lam = 0 its partner's; a pair is symmetric, with token types and with unequal lengths padded on the right or left;
 one forward over mixed rows alone gives the same as one over clean and mixed rows.
 
+Masks of sentences of unequal length meet as the column `masks` says ([below](#sentences-of-unequal-length)): softly,
+which gives each row's own logits at lam = 1 and 0, whichever side is padded or on the side that is named; or as their
+union.
+
 On {compared} of them the mixed rows were also compared with an independent truth: a copy of the model that holds every
-mixed vector as a token of its own in its embedding table (sentences of unequal length; of equal length for
-encoder-decoders, which look for the end-of-text id).
+mixed vector as a token of its own in its embedding table (sentences of unequal length under the union of their masks;
+of equal length for encoder-decoders, which look for the end-of-text id).
 
 Every level of these models (two layers, in most) was tried, with `rows="both"` and `rows="mixed"`: rows mixed with
 lam = 1 must have their own logits, with lam = 0 their partner's, and the clean rows those of a plain forward. Where
@@ -222,8 +263,8 @@ that does not hold, the rehearsal before training refuses the level. Architectur
 of layers. At a level that is called linear the logits of what is mixed are the mixed logits by themselves, so that the
 similarity of LogitMix is zero there; MixTrainer warns.
 
-| architecture | levels that hold | levels that do not | truth |
-| --- | --- | --- | --- |
+| architecture | levels that hold | levels that do not | masks | truth |
+| --- | --- | --- | --- | --- |
 """
 BESIDE_INTRODUCTION = """
 ## More than words
@@ -235,6 +276,59 @@ the words; all else is the longer example's own, and where it reaches the logits
 | --- | --- | --- |
 """
 
+UNEQUAL_INTRODUCTION = """
+## Sentences of unequal length
+
+How far lam = 1 is from the own logits of the shorter of two texts, as a share of the mean distance between the logits
+of two texts: median, and largest. Measured by `python benchmarks/unequal_lengths.py` on small random models of these
+architectures (padding has a vector of its own) and on {sentences} rows of real sentences of SST-2 and MRPC,
+all-MiniLM-L6-v2 with a new head; the record, with a figure for each architecture, is
+[benchmarks/unequal_lengths.json](../benchmarks/unequal_lengths.json).
+
+| models | padding | length of the shorter | union | soft |
+| --- | --- | --- | --- | --- |
+"""
+UNEQUAL_REST = """
+Soft masks need a model that takes a mask of numbers and adds it to the scores of attention. These take the union, and
+the log says so: models that multiply or count by the mask (DeBERTa, ESM, XLNet), that count positions from it (OPT),
+whose layers look through windows (ModernBERT, Mistral, Gemma 3) or are no attention (Jamba, Qwen3-Next), and any model
+under an attention implementation other than `sdpa` and `eager`. Encoders that count positions from ids (RoBERTa) are
+exact padded on the right. Decoders and encoder-decoders, which read a text off its last token, are so padded on the
+left. Padded on the other side both ways are off by about as much as two texts differ.
+"""
+
+
+def unequal_table(record: dict[str, Any]) -> str:
+    """Rows of the table of unequal lengths, from the record."""
+
+    def cell(found: list[dict[str, Any]], side: str, way: str, share: str) -> str:
+        values = [one[side][way][share] for one in found if way in one[side]]
+        return f"{statistics.median(values):.2f}, {max(values):.2f}" if values else ""
+
+    models = record["architectures"].values()
+    lines = []
+    for way in ("soft", "union"):
+        found = [one for one in models if one["masks"] == way]
+        for side in ("right", "left"):
+            is_exact = [one for one in found if way == "soft" and max(one[side]["soft"].values()) < TOLERANCE]
+            kinds = {"soft, exact": is_exact, "soft": [one for one in found if one not in is_exact]}
+            for kind, members in (kinds if way == "soft" else {"union": found}).items():
+                lines += [
+                    f"| {len(members)}: {kind} | {side} | {share} | "
+                    f"{cell(members, side, 'union', share)} | {cell(members, side, 'soft', share)} |"
+                    for share in members[0][side]["union"]
+                ]
+    for name, found in (record["sentences"] or {}).items():
+        cells = " | ".join(f"{found[way][1]:.2f}, upper quartile {found[way][2]:.2f}" for way in ("union", "soft"))
+        lines.append(f"| MiniLM, {name} | right | as they come | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def unequal_section() -> str:
+    record = json.loads((Path(__file__).parents[1] / "benchmarks" / "unequal_lengths.json").read_text())
+    count = sum(found["rows"] for found in (record["sentences"] or {}).values())
+    return UNEQUAL_INTRODUCTION.format(sentences=count) + unequal_table(record) + UNEQUAL_REST
+
 
 def main() -> int:
     """Try every architecture and write the table."""
@@ -244,7 +338,7 @@ def main() -> int:
     text = INTRODUCTION.format(
         version=transformers.__version__, tried=len(tried), known=len(rows), compared=len(compared)
     )
-    text += "\n".join(rows) + "\n" + BESIDE_INTRODUCTION + "\n".join(map(row_beside, BESIDE)) + "\n"
+    text += "\n".join(rows) + "\n" + BESIDE_INTRODUCTION + "\n".join(map(row_beside, BESIDE)) + "\n" + unequal_section()
     path = Path(__file__).parents[1] / "docs" / "architectures.md"
     path.write_text(text)
     print(f"{len(tried)} of {len(rows)} architectures; written to {path}")

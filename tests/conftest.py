@@ -91,6 +91,12 @@ def batch_of(data: list[dict]) -> dict[str, torch.Tensor]:
     return {name: torch.stack([example[name] for example in data]) for name in data[0] if name != "labels"}
 
 
+def soft_mask(mask: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor) -> torch.Tensor:
+    """What a mixed row adds to the scores of BERT's attention: log(lam m + (1 - lam) m_partner), [B, 1, 1, L]."""
+    lowest = torch.finfo(torch.float32).min
+    return (lam * mask + (1 - lam) * mask[partner]).log().clamp_min(lowest)[:, None, None]
+
+
 def real(variable: str) -> Path:
     """The folder that an environment variable names; the test is skipped without it."""
     value = os.environ.get(variable)

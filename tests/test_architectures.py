@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from architectures import BESIDE, MODEL_TYPES, NEEDS_OTHER_PACKAGES, PAIRS, inputs_of, row_beside, row_of
+from architectures import (
+    BESIDE,
+    MODEL_TYPES,
+    NEEDS_OTHER_PACKAGES,
+    PAIRS,
+    inputs_of,
+    row_beside,
+    row_of,
+    unequal_section,
+)
 from levels import check_row, rows_of
 from tiny_models import tiny_model
 
@@ -16,11 +26,11 @@ from hf_logitmix.mixing import Linear
 from hf_logitmix.modalities.layers import levels, sites
 
 TEXT = (Path(__file__).parents[1] / "docs" / "architectures.md").read_text()
-TABLE = rows_of(TEXT)
+TABLE = rows_of(TEXT.split("## Sentences of unequal length")[0])
 IS_OF_THIS_VERSION = f"transformers {transformers.__version__}:" in TEXT
 ELSEWHERE = {  # rows of other releases of transformers than the table's
-    "doge": "| doge | embedding, hidden:1, hidden:2 | pooled: the head scores every token | not compared: a padded row "
-    "has other logits alone than in its batch |",  # 5.9
+    "doge": "| doge | embedding, hidden:1, hidden:2 | pooled: the head scores every token | union | not compared: a "
+    "padded row has other logits alone than in its batch |",  # 5.9
 }
 
 
@@ -50,6 +60,17 @@ def test_the_table_counts_its_rows():
     if IS_OF_THIS_VERSION:
         assert names == {*MODEL_TYPES}
     assert {*NEEDS_OTHER_PACKAGES} <= {*MODEL_TYPES}
+
+
+def test_the_section_on_unequal_lengths_is_of_its_record():
+    assert TEXT.endswith(unequal_section())
+    folder = Path(__file__).parents[1]
+    record = json.loads((folder / "benchmarks" / "unequal_lengths.json").read_text())["architectures"]
+    assert {name: TABLE[name].split(" | ")[3].split(",")[0] for name in record} == {
+        name: found["masks"] for name, found in record.items()
+    }
+    soft = sum(found["masks"] == "soft" for found in record.values())
+    assert f"[{soft} of {len(record)} architectures]" in (folder / "README.md").read_text()
 
 
 def test_every_level_of_a_reversible_network_has_right_gradients():

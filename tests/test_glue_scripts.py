@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_hub import checked_metadata
-from transformers import BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2Model
 
 import glue_runs
 from glue_runs import run_glue, sweep
@@ -57,6 +57,27 @@ REFUSED = [
     ("", ["--resume_from_checkpoint", "last"], ["'last'", "checkpoint in"]),
     ("", ["--output_dir", "done"], ["holds a run already", "--resume_from_checkpoint done/checkpoint-5"]),
 ]
+
+
+def test_a_decoder_is_padded_on_the_left(start, tmp_path, caplog):
+    """In training, with one line and in the record; a model that is only evaluated keeps its tokenizer's side."""
+    tokenizer = AutoTokenizer.from_pretrained(start[start.index("--model_name_or_path") + 1])
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    GPT2Model(config).save_pretrained(tmp_path / "decoder")
+    tokenizer.save_pretrained(tmp_path / "decoder")
+    assert tokenizer.padding_side == "right"
+    argv = [*start, "--model_name_or_path", str(tmp_path / "decoder"), "--method", "mixup", "--max_steps", "2"]
+    assert run_glue.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+    assert [r.getMessage() for r in caplog.records if "padded on the left" in r.getMessage()] == [
+        "A decoder: texts are padded on the left, so that those of unequal length end together."
+    ]
+    settings = json.loads((tmp_path / "out" / "all_results.json").read_text())["settings"]
+    assert (settings["padding_side"], settings["masks"]) == ("left", "soft")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").padding_side == "left"
+    caplog.clear()
+    assert run_glue.main([*argv, "--no_do_train", "--output_dir", str(tmp_path / "evaluated")]) == 0
+    assert "padding" not in json.loads((tmp_path / "evaluated" / "all_results.json").read_text())["settings"]
+    assert "padded on the left" not in caplog.text
 
 
 @pytest.mark.parametrize(("left_out", "added", "says"), REFUSED)

@@ -39,7 +39,7 @@ MIXUP = {
         "off_after": 1.0,
         "partners": "any",
     },
-    "mixing": {"type": "Linear", "level": "embedding"},
+    "mixing": {"type": "Linear", "level": "embedding", "masks": "soft"},
     "objective": {"type": "Mixed"},
     "targets": {"type": "OneHot"},
 }
@@ -74,7 +74,7 @@ def test_a_method_keeps_its_name_through_its_options(name):
     """Replaced with parts of another method it is not that method any more; nor is a combination of one's own."""
     method = get_method(name, targets=torch.eye(3))
     assert method_record(method)["method"] == name
-    own = Method(mixing=Linear(), objective=Mixed(), pairing=RandomPairs(lam=Beta(0.4)))
+    own = Method(mixing=Linear(masks="soft"), objective=Mixed(), pairing=RandomPairs(lam=Beta(0.4)))
     assert (method_record(own)["method"], method_record(own)["options"]) == (None, MIXUP)
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import batch_of, examples, tiny_bert, tiny_vit
+from conftest import batch_of, examples, soft_mask, tiny_bert, tiny_vit
 from datasets import Dataset
 from torch.nn import functional as F
 from transformers import (
@@ -90,7 +90,7 @@ def loss_by_hand(method: str, model, rows: list[dict]) -> torch.Tensor:
     words = model.get_input_embeddings()(batch["input_ids"])
     mixed = model(
         inputs_embeds=lam[:, None] * words + (1 - lam[:, None]) * words[partner],
-        attention_mask=batch["attention_mask"] | batch["attention_mask"][partner],
+        attention_mask=soft_mask(batch["attention_mask"], partner, lam),
     ).logits
     own, other = (
         F.cross_entropy(mixed, labels, reduction="none"),
@@ -219,7 +219,7 @@ def test_regression_and_multi_label_equal_a_loop_by_hand(tmp_path, method):
             words = model.get_input_embeddings()(batch["input_ids"])
             mixed = model(
                 inputs_embeds=lam[:, None] * words + (1 - lam[:, None]) * words[partner],
-                attention_mask=batch["attention_mask"] | batch["attention_mask"][partner],
+                attention_mask=soft_mask(batch["attention_mask"], partner, lam),
             ).logits
             parts = {
                 "vanilla": loss_of(clean, targets),

@@ -14,7 +14,8 @@ from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.modalities import modality_of
 from hf_logitmix.modalities.hooks import attached, check_checkpointing
 from hf_logitmix.modalities.layers import check_level, levels, resolve_level, sites
-from hf_logitmix.models import unwrap
+from hf_logitmix.modalities.masks import Masks, check_masks, why_not_soft
+from hf_logitmix.models import name_of, unwrap
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.part import LabelSpec
@@ -31,9 +32,15 @@ class Linear(Mixing):
             the output of layer k, counted from 1; of an image model without one list of layers, of its k-th stage.
             ``pooled`` is the input of the classification head (Sun et al., Mixup-Transformer, 2020). ``manifold`` draws
             one of embedding and the hidden layers for each step (Verma et al., Manifold Mixup, 2019).
+        masks: how the attention masks of two texts of unequal length meet. ``soft``: each place is weighed by
+            :math:`w = \lambda m + (1-\lambda) m_\pi`, that is log w is added to the scores of attention, so that
+            lam = 1 and 0 give each text's own logits; not every model takes such a mask. ``union``: a mixed row sees
+            all that either text has, so lam = 1 gives the shorter one's own logits only nearly. None: `MixTrainer`
+            finds out before its first step which the model takes (`hf_logitmix.rehearsal.rehearse`); elsewhere the
+            union.
 
     Raises:
-        ValueError: for an unknown level.
+        ValueError: for an unknown level or masks.
     """
 
     level: str = field(
@@ -41,8 +48,14 @@ class Linear(Mixing):
         metadata={"help": "Where to mix: embedding (of images: pixels), hidden:k, pooled or manifold."},
     )
 
+    masks: Masks | None = field(
+        default=None,
+        metadata={"help": "How masks of texts of unequal length meet: soft or union; else what the model takes."},
+    )
+
     def __post_init__(self) -> None:
         check_level(self.level)
+        check_masks(self.masks)
 
     @property
     def place(self) -> str:
@@ -56,6 +69,12 @@ class Linear(Mixing):
 
     def check(self, model: nn.Module, labels: LabelSpec | None = None) -> None:
         super().check(model, labels)
+        if self.masks is not None and not modality_of(model).has_masks:
+            raise ValueError(
+                f"masks={self.masks!r} is for text and {name_of(model)} reads {modality_of(model).name}: leave it out."
+            )
+        if self.masks == "soft" and (reason := why_not_soft(unwrap(model))):
+            raise ValueError(f"masks='soft' does not go with {name_of(model)}: {reason}. Leave it out.")
         resolve_level(self.level, sites(unwrap(model)), draw=0.0)
 
     def leaves_a_linear_head(self, model: nn.Module) -> bool:
@@ -79,4 +98,6 @@ class Linear(Mixing):
         criterion: Criterion | None = None,
     ) -> MixedOutput:
         draw = step.uniform("level") if self.level == "manifold" else 0.0
-        return modality_of(model).forward(model, inputs, plan, rows, level=self.level, draw=draw)
+        return modality_of(model).forward(
+            model, inputs, plan, rows, level=self.level, draw=draw, masks=self.masks or "union"
+        )

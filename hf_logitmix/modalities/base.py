@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from hf_logitmix.modalities.masks import Masks
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing.plan import MixPlan
 
@@ -21,6 +22,7 @@ class Modality:
         auto_class: loads a classifier of this kind.
         features: what a class similarity is found in where nothing is asked for (`hf_logitmix.targets.MCEL`).
         mixes_input_by_hooks: whether level ``embedding`` lies inside the model.
+        has_masks: whether rows may be of unequal length, under masks that meet in a mixed row.
         feature_axis: of what `watched` shows, over which its gradient is averaged.
     """
 
@@ -29,10 +31,19 @@ class Modality:
     auto_class: ClassVar[Any]
     features: ClassVar[str]
     mixes_input_by_hooks: ClassVar[bool]
+    has_masks: ClassVar[bool]
     feature_axis: ClassVar[int]
 
     def forward(
-        self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows, *, level: str, draw: float
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        plan: MixPlan,
+        rows: Rows,
+        *,
+        level: str,
+        draw: float,
+        masks: Masks = "union",
     ) -> MixedOutput:
         """One forward that mixes linearly at ``level``; ``draw`` in [0, 1) chooses the one of ``manifold``."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ from accelerate.utils import recursively_apply
 from torch import Tensor, nn
 
 from hf_logitmix.modalities.layers import Sites, sites
+from hf_logitmix.modalities.masks import is_causal
 from hf_logitmix.models import under_peft, unwrap
 from hf_logitmix.pairing.plan import MixPlan
 
@@ -111,6 +112,7 @@ class Mixer:
 
     def __init__(self, model: nn.Module) -> None:
         self.sites: Sites = sites(model)
+        self.is_causal = is_causal(model)
         self.needs_clean_rows = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
         self._forward: Forward | None = None
         self._handles = []

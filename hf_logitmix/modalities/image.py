@@ -13,6 +13,7 @@ from transformers import AutoModelForImageClassification
 from hf_logitmix.modalities.base import Modality
 from hf_logitmix.modalities.hooks import Among, Recompute, attached, check_checkpointing, interpolate
 from hf_logitmix.modalities.layers import resolve_level
+from hf_logitmix.modalities.masks import Masks
 from hf_logitmix.models import call
 from hf_logitmix.output import MixedOutput, Rows, split
 from hf_logitmix.pairing.plan import MixPlan
@@ -26,10 +27,19 @@ class Images(Modality):
     auto_class: ClassVar[Any] = AutoModelForImageClassification
     features: ClassVar[str] = "pixels"
     mixes_input_by_hooks: ClassVar[bool] = False
+    has_masks: ClassVar[bool] = False
     feature_axis: ClassVar[int] = 1
 
     def forward(
-        self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows, *, level: str, draw: float
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        plan: MixPlan,
+        rows: Rows,
+        *,
+        level: str,
+        draw: float,
+        masks: Masks = "union",
     ) -> MixedOutput:
         """One forward that mixes linearly at ``level``: the pixels, or what a layer makes of them.
 

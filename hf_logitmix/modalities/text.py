@@ -21,7 +21,8 @@ from hf_logitmix.modalities.hooks import (
     same_memory,
 )
 from hf_logitmix.modalities.layers import resolve_level, sites
-from hf_logitmix.models import call, first_of, unwrap
+from hf_logitmix.modalities.masks import Masks, compute_dtype, scores_of, soft_weights, why_not_soft
+from hf_logitmix.models import call, first_of, name_of, unwrap
 from hf_logitmix.output import MixedOutput, Rows, split
 from hf_logitmix.pairing.plan import MixPlan
 
@@ -40,8 +41,8 @@ def longer_of_pair(inputs: Mapping[str, Any], plan: MixPlan) -> Tensor:
     return torch.where(length[own] >= length[plan.partner], own, plan.partner)
 
 
-def pair_inputs(inputs: Mapping[str, Any], plan: MixPlan) -> dict[str, Any]:
-    """The inputs of M mixed rows: the longer example's, under the union of both attention masks.
+def pair_inputs(inputs: Mapping[str, Any], plan: MixPlan, masks: Masks = "union") -> dict[str, Any]:
+    """The inputs of M mixed rows: the longer example's, under the union of both attention masks or `soft_weights`.
 
     So position ids, the place where a decoder pools and the search for an end-of-text token are those of the longer
     example. Values that are not tensors with a row an example stay as they are.
@@ -51,6 +52,8 @@ def pair_inputs(inputs: Mapping[str, Any], plan: MixPlan) -> dict[str, Any]:
     def mixed_row(name: str, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != batch_size:
             return value
+        if name == "attention_mask" and masks == "soft":
+            return soft_weights(value, plan)
         if name == "attention_mask":
             return torch.maximum(value[: len(plan.partner)], value[plan.partner])
         return value[pick]
@@ -66,27 +69,51 @@ class Text(Modality):
     auto_class: ClassVar[Any] = AutoModelForSequenceClassification
     features: ClassVar[str] = "pooled"
     mixes_input_by_hooks: ClassVar[bool] = True
+    has_masks: ClassVar[bool] = True
     feature_axis: ClassVar[int] = -1
 
     def forward(
-        self, model: nn.Module, inputs: Mapping[str, Any], plan: MixPlan, rows: Rows, *, level: str, draw: float
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        plan: MixPlan,
+        rows: Rows,
+        *,
+        level: str,
+        draw: float,
+        masks: Masks = "union",
     ) -> MixedOutput:
-        """One forward that mixes at ``level``, over [clean ; mixed] rows or, where that is enough, over mixed ones."""
+        """One forward that mixes at ``level``, over [clean ; mixed] rows or, where that is enough, over the mixed ones.
+
+        Raises:
+            ValueError: for ``masks="soft"`` and a model that is known to take no such mask.
+        """
         check_checkpointing(model, level)
+        if masks == "soft" and (reason := why_not_soft(unwrap(model))):
+            raise ValueError(f"masks='soft' does not go with {name_of(model)}: {reason}. Pass masks='union'.")
         with attached(model) as mixer:
             level = resolve_level(level, mixer.sites, draw)
             size, mixed = _batch_size(inputs), len(plan.partner)
-            second = pair_inputs(inputs, plan)
+            mask = inputs.get("attention_mask")
+            is_soft = masks == "soft" and level != "pooled" and _has_padding(mask)
+            second = pair_inputs(inputs, plan, "soft" if is_soft else "union")
+
+            def as_scores(weights: Tensor) -> Tensor:
+                return scores_of(weights, mixer.is_causal, compute_dtype(model, weights.device))
+
             if rows == "mixed" and level == "embedding" and not mixer.needs_clean_rows:
                 try:
                     with mixer.mixing(_Lookup(plan, inputs, second)):
-                        return MixedOutput(None, call(model, second, mixed), plan)
+                        alone = {**second, "attention_mask": as_scores(second["attention_mask"])} if is_soft else second
+                        return MixedOutput(None, call(model, alone, mixed), plan)
                 except _UnknownIds:
                     mixer.needs_clean_rows = True  # raised by an embedding, so nothing random has been drawn yet
             both = {
                 name: torch.cat([value, second[name]]) if second[name] is not value else value
                 for name, value in inputs.items()
             }
+            if is_soft:
+                both["attention_mask"] = as_scores(both["attention_mask"])
             with mixer.mixing(Recompute(level, plan, size, _ids(both))):
                 output = split(call(model, both, size + mixed), size, plan)
             return output if rows == "both" else output._replace(logits=None)
@@ -143,6 +170,11 @@ class _Lookup(Forward):
             return output
         self.fired |= word
         return on_first(output, lambda hidden: interpolate(hidden[:mixed], hidden[mixed:], self.plan.lam))
+
+
+def _has_padding(mask: Any) -> bool:
+    """Whether it is a mask of a row a text, in which there is padding."""
+    return isinstance(mask, Tensor) and mask.dim() == 2 and not bool(mask.all())
 
 
 def _ids(inputs: Mapping[str, Any]) -> Tensor:

@@ -1,0 +1,69 @@
+"""Which way masks of texts meet in a training that leaves it open: the same on all processes and after a resumption."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+
+from hf_logitmix.method import Method, MethodInTraining
+from hf_logitmix.mixing import Linear, Mixing
+from hf_logitmix.modalities.masks import Masks, have_masks
+from hf_logitmix.models import unwrap
+from hf_logitmix.provenance import FILE_NAME, masks_of, with_masks
+
+if TYPE_CHECKING:
+
+    class _Base(Trainer):
+        """What the mixin is put in front of, with what else it asks of it."""
+
+        model: nn.Module
+        method: Method
+        _in_training: MethodInTraining | None
+        _record: dict[str, Any] | None
+        _resumed_from: Path | None
+else:
+    _Base = object
+
+logger = logging.getLogger(__name__)
+
+
+class MaskChoiceMixin(_Base):
+    """Settles `Linear.masks` where it is None, and says in the record how."""
+
+    def _masks_are_open(self) -> bool:
+        mixing = self.method.mixing
+        return isinstance(mixing, Linear) and mixing.masks is None and have_masks(mixing.level, unwrap(self.model))
+
+    def _begin_masks(self, is_tried: bool) -> None:
+        """Before the first step: as in the checkpoint that is resumed from, or the union where nothing is tried."""
+        if not self._masks_are_open():
+            return
+        path = None if self._resumed_from is None else self._resumed_from / FILE_NAME
+        if path is not None and path.exists() and (before := masks_of(json.loads(path.read_text(encoding="utf-8")))):
+            self._settle_masks(before)
+        elif not is_tried:
+            logger.warning("Nothing is tried before training, so masks of texts of unequal length meet as their union.")
+            self._settle_masks("union")
+
+    def _end_masks(self, found: Iterable[Mixing]) -> None:
+        """After the rehearsals of this process: soft if all of them on all processes found that."""
+        if not self._masks_are_open():
+            return
+        is_soft = [isinstance(mixing, Linear) and mixing.masks == "soft" for mixing in found]
+        votes = torch.tensor([float(bool(is_soft) and all(is_soft))], device=self.args.device)
+        self._settle_masks("soft" if self.accelerator.gather(votes).min() > 0 else "union")
+
+    def _settle_masks(self, masks: Masks) -> None:
+        self.method = self.method.with_options(masks=masks)
+        if self._in_training is not None:
+            self._in_training = replace(self._in_training, method=self.method, mixing=self.method.mixing)
+        record: Mapping[str, Any] = self._record or {}
+        self._record = with_masks(record, masks)
