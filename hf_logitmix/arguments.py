@@ -59,6 +59,10 @@ class MixTrainingArguments(TrainingArguments):
     level: str | None = field(
         default=None, metadata={"help": "Where to mix: embedding (of images: pixels), hidden:k, pooled or manifold."}
     )
+    masks: str | None = field(
+        default=None,
+        metadata={"help": "How masks of texts of unequal length meet: soft or union; else what the model takes."},
+    )
     block_num: int | None = field(default=None, metadata={"help": "PuzzleMix: blocks along a side."})
     n_labels: int | None = field(default=None, metadata={"help": "PuzzleMix: levels of a block (3)."})
     transport: bool | None = field(default=None, metadata={"help": "PuzzleMix: move salient blocks."})

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Linear, Mixing
-from hf_logitmix.models import call, is_image_model, unwrap
+from hf_logitmix.modalities import modality_of
+from hf_logitmix.models import call
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing.base import first_tensor
 from hf_logitmix.pairing.plan import MixPlan, check_plan
@@ -76,7 +77,7 @@ def mixed_forward(
     if rows == "clean":
         return MixedOutput(call(model, inputs, len(first)), None, plan)
     mixing = Linear() if mixing is None else mixing
-    if isinstance(mixing, Linear) and mixing.masks is None and not is_image_model(unwrap(model)):
+    if isinstance(mixing, Linear) and mixing.masks is None and modality_of(model).has_masks:
         mixing = replace(mixing, masks="union")
     if rehearse:
         try_on_two_rows(model, inputs, mixing, rows, labels, criterion)

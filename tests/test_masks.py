@@ -258,7 +258,7 @@ def test_nothing_to_find_behind_the_masks():
     pixels = {"pixel_values": torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
     assert rehearse(tiny_vit(), pixels, Linear()).masks is None
     assert rehearse(tiny_vit(), pixels, CutMix()) == CutMix()
-    with pytest.raises(ValueError, match="masks='soft' is of texts"):
+    with pytest.raises(ValueError, match="masks='soft' is for text"):
         Linear(masks="soft").check(tiny_vit(), "both")
     with pytest.raises(ValueError, match="masks='hard' is unknown"):
         Linear(masks="hard")

@@ -174,7 +174,7 @@ def test_clean_rows_that_change_are_refused():
 def test_what_is_right_passes(model, inputs, mixing, dtype, rows):
     model = copy.deepcopy(model).to(dtype)
     inputs = {name: v.to(dtype) if v.is_floating_point() else v for name, v in inputs.items()}
-    rehearse(model, inputs, mixing, rows, LABELS)
+    rehearse(model, inputs, mixing, rows, torch.arange(len(next(iter(inputs.values())))) % 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -256,7 +256,7 @@ def test_it_leaves_no_trace(model, inputs, mixing):
     next(model.parameters()).requires_grad_(False)
     before, given = state_of(model), {name: value.clone() for name, value in inputs.items()}
     try:
-        rehearse(model, inputs, mixing, labels=LABELS)
+        rehearse(model, inputs, mixing, labels=torch.arange(len(next(iter(inputs.values())))) % 3)
     except ValueError:
         assert isinstance(model, Shortcut)
     after = state_of(model)
