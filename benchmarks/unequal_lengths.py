@@ -29,7 +29,7 @@ from glue_runs.data import load_task
 from glue_runs.tasks import TASKS
 from hf_logitmix import MixPlan, __version__, mixed_forward
 from hf_logitmix.mixing import Linear
-from hf_logitmix.rehearsal import rehearse
+from hf_logitmix.training.rehearsal import rehearse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

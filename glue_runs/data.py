@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset, load_dataset
 
 from glue_runs.tasks import Split, Task
-from hf_logitmix.splits import hold_out
+from hf_logitmix.training.splits import hold_out
 
 logger = logging.getLogger(__name__)
 

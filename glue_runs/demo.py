@@ -19,7 +19,7 @@ from glue_runs.demo_corpus import write_corpus
 from glue_runs.experiment import Experiment
 from glue_runs.tasks import Split, Task
 from hf_logitmix import MixTrainingArguments
-from hf_logitmix.command_line import diagram_of, keep_other_runs, side_by_side
+from hf_logitmix.training.command_line import diagram_of, keep_other_runs, side_by_side
 
 METHODS = ("vanilla", "mixup", "logitmix")
 DATA = "synthetic"  # what records call it

@@ -16,8 +16,8 @@ from glue_runs.tasks import Split, Task, task_metrics
 from hf_logitmix import MixTrainer, MixTrainingArguments
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.models import longest_input
-from hf_logitmix.runs import N_BINS, Run, RunMixin, calibration
-from hf_logitmix.splits import HELD_OUT
+from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
+from hf_logitmix.training.splits import HELD_OUT
 
 logger = logging.getLogger(__name__)
 

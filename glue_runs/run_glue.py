@@ -19,7 +19,10 @@ from glue_runs.demo import run_demo
 from glue_runs.experiment import Experiment
 from glue_runs.tasks import TASKS, Task, get_task
 from hf_logitmix import METHODS, MixTrainingArguments
-from hf_logitmix.command_line import (
+from hf_logitmix.modalities.masks import is_causal
+from hf_logitmix.models import check_is_trained, loading
+from hf_logitmix.noise import add_label_noise
+from hf_logitmix.training.command_line import (
     check_what_is_done,
     checkpoint_to_resume,
     exit_with,
@@ -27,10 +30,7 @@ from hf_logitmix.command_line import (
     report,
     set_what_is_done,
 )
-from hf_logitmix.modalities.masks import is_causal
-from hf_logitmix.models import check_is_trained, loading
-from hf_logitmix.noise import add_label_noise
-from hf_logitmix.splits import HELD_OUT
+from hf_logitmix.training.splits import HELD_OUT
 
 logger = logging.getLogger(__name__)
 

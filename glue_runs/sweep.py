@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from hf_logitmix.checkpoints import last_complete_checkpoint
+from hf_logitmix.training.checkpoints import last_complete_checkpoint
 
 ARGUMENTS = "sweep.json"
 _INTERRUPTED = (130, -signal.SIGINT)

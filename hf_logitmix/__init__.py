@@ -6,13 +6,13 @@ from hf_logitmix import _requirements
 _requirements.require(_requirements.CORE, "hf_logitmix")
 
 from hf_logitmix._version import __version__
-from hf_logitmix.arguments import MixTrainingArguments
-from hf_logitmix.collator import MixCollator
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import METHODS, Method, get_method
 from hf_logitmix.objectives import MixedOutput
 from hf_logitmix.plan import MixPlan
-from hf_logitmix.trainer import MixTrainer, MixTrainerMixin
+from hf_logitmix.training.arguments import MixTrainingArguments
+from hf_logitmix.training.collator import MixCollator
+from hf_logitmix.training.trainer import MixTrainer, MixTrainerMixin
 
 __all__ = [
     "METHODS",

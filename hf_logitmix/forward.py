@@ -15,8 +15,8 @@ from hf_logitmix.models import call
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing.base import first_tensor
 from hf_logitmix.pairing.plan import MixPlan, check_plan
-from hf_logitmix.rehearsal import rehearse as try_on_two_rows
 from hf_logitmix.step import OutsideTraining, Step
+from hf_logitmix.training.rehearsal import rehearse as try_on_two_rows
 
 
 def mixed_forward(
@@ -36,7 +36,7 @@ def mixed_forward(
     Text of unequal length: the positions of a mixed row are those of the longer example. With ``Linear(masks="soft")``
     lam = 1 and 0 give back the clean logits of each, if the model takes such a mask; decoders need padding on the left.
     With the union of both masks, which is what an unset ``masks`` means here, they do so for the longer of two and
-    nearly for the shorter. `hf_logitmix.rehearsal.rehearse` tells which of the two a model takes:
+    nearly for the shorter. `hf_logitmix.training.rehearsal.rehearse` tells which of the two a model takes:
     ``mixing = rehearse(model, inputs, Linear())`` once, then pass ``mixing``.
 
     Args:
@@ -50,7 +50,7 @@ def mixed_forward(
         step: where in training this is; None is no training run, with random numbers from torch's global generator.
         criterion: of the loss that such a mixing looks at; None is the one that fits the labels.
         rehearse: before that, try on two rows of the batch whether this model is mixed as it should be; see
-            `hf_logitmix.rehearsal.rehearse`. Once before training is enough.
+            `hf_logitmix.training.rehearsal.rehearse`. Once before training is enough.
 
     Returns:
         `MixedOutput` (logits[B, K], mixed_logits[M, K], plan with the true lam); what was not asked for is None.

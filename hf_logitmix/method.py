@@ -22,7 +22,7 @@ from hf_logitmix.pairing.plan import unmixed
 from hf_logitmix.part import LabelSpec, Part
 from hf_logitmix.step import Step
 from hf_logitmix.targets import OneHot, Targets, as_targets
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.training.training_set import TrainingSet
 
 
 @dataclass(frozen=True, repr=False)

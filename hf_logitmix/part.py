@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 if TYPE_CHECKING:
-    from hf_logitmix.training_set import TrainingSet
+    from hf_logitmix.training.training_set import TrainingSet
 
 
 class LabelSpec(NamedTuple):

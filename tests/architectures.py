@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
 from hf_logitmix.mixing import Linear
-from hf_logitmix.rehearsal import rehearse
+from hf_logitmix.training.rehearsal import rehearse
 
 MODEL_TYPES = sorted(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
 NEEDS_OTHER_PACKAGES = {"layoutlmv2": "needs detectron2, which no registry ships as a wheel"}

@@ -15,8 +15,8 @@ import torch
 from conftest import tiny_bert
 from test_trainer import InOrder, arguments, collate_pairs, data_without_types, weights
 
-from hf_logitmix.command_line import leave_together
 from hf_logitmix.metrics import calibration_of
+from hf_logitmix.training.command_line import leave_together
 
 TRAIN, EVAL = 24, 12
 

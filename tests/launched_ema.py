@@ -12,7 +12,7 @@ import torch
 from test_image_trainer import Tiny, image_arguments, images, trainer_of
 from transformers import TrainerCallback
 
-from hf_logitmix.command_line import leave_together
+from hf_logitmix.training.command_line import leave_together
 
 
 class Look(TrainerCallback):

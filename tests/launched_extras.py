@@ -16,7 +16,7 @@ from conftest import tiny_bert
 from test_trainer import InOrder, arguments, collate_pairs, data_without_types, weights
 
 from hf_logitmix import get_method, similarity
-from hf_logitmix.command_line import leave_together
+from hf_logitmix.training.command_line import leave_together
 
 TRAIN = 32
 OPTIONS = {

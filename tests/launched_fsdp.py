@@ -16,8 +16,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from hf_logitmix import MixPlan, mixed_forward
-from hf_logitmix.command_line import leave_together
 from hf_logitmix.losses import logitmix_loss
+from hf_logitmix.training.command_line import leave_together
 
 
 def step(model, rank: int) -> torch.Tensor:

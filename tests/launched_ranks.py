@@ -12,22 +12,22 @@ from pathlib import Path
 from conftest import tiny_bert
 from test_trainer import InOrder, arguments, collate_pairs, data_without_types, weights
 
-import hf_logitmix.trainer
-from hf_logitmix.command_line import leave_together
+import hf_logitmix.training.trainer
+from hf_logitmix.training.command_line import leave_together
 
 
 def plans_of(folder: Path) -> tuple[int, list]:
     """The lam and the partners of three steps of this process."""
-    plans, forward = [], hf_logitmix.trainer.mixed_forward
+    plans, forward = [], hf_logitmix.training.trainer.mixed_forward
 
     def listening(model, inputs, plan, **kwargs):
         plans.append([plan.lam.tolist(), plan.partner.tolist()])
         return forward(model, inputs, plan, **kwargs)
 
-    hf_logitmix.trainer.mixed_forward = listening
+    hf_logitmix.training.trainer.mixed_forward = listening
     args = arguments(folder, per_device_train_batch_size=4)
     InOrder(tiny_bert(), args, method="mixup", train_dataset=data_without_types(24)).train()
-    hf_logitmix.trainer.mixed_forward = forward
+    hf_logitmix.training.trainer.mixed_forward = forward
     return args.process_index, plans
 
 

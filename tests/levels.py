@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import Linear
 from hf_logitmix.modalities.layers import levels, sites
-from hf_logitmix.rehearsal import rehearse
+from hf_logitmix.training.rehearsal import rehearse
 
 TOLERANCE = 2e-3  # of the spread of the logits
 LINEAR = "linear"  # the verdict on a level whose mixed logits are the mixed logits of LogitMix by themselves

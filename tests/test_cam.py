@@ -16,8 +16,8 @@ from torch.nn import functional as F
 timm = pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
-from hf_logitmix.command_line import exit_with  # noqa: E402
 from hf_logitmix.models import classifier_of  # noqa: E402
+from hf_logitmix.training.command_line import exit_with  # noqa: E402
 from hf_logitmix.vision import cam  # noqa: E402
 from hf_logitmix.vision import data as image_data  # noqa: E402
 from hf_logitmix.vision.cam import (  # noqa: E402

@@ -6,7 +6,7 @@ import socket
 import numpy as np
 import pytest
 
-from hf_logitmix.evaluate_modules import ECE, NLL, OE, Brier, Calibration
+from hf_logitmix.calibration.evaluate_modules import ECE, NLL, OE, Brier, Calibration
 
 # Two classes; confidence .75 and right, .95 and wrong: one example in each of the bins (.7, .8] and (.9, 1].
 PREDICTIONS = [[math.log(3), 0.0], [math.log(19), 0.0]]

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2M
 import glue_runs
 from glue_runs import run_glue, sweep
 from glue_runs.demo import train_tokenizer
-from hf_logitmix.command_line import exit_with
+from hf_logitmix.training.command_line import exit_with
 
 SCRIPTS = Path(glue_runs.__file__).parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from glue_runs.run_glue import GlueArguments, load_model
 from glue_runs.tasks import TASKS
 from hf_logitmix import __version__, get_method
-from hf_logitmix.hub import model_card, public_name
-from hf_logitmix.publishing import publish
+from hf_logitmix.hub.card import model_card, public_name
+from hf_logitmix.hub.publishing import publish
 
 METRICS = {"accuracy": 0.8725, "f1": 0.91046, "ece": 0.0412345678, "nll_scaled": 0.33333333}
 HUB_NAME = "google-bert/bert-base-uncased"

@@ -27,7 +27,7 @@ from hf_logitmix.mixing import Linear, PuzzleMix
 from hf_logitmix.mixing.puzzlemix import puzzlemix
 from hf_logitmix.modalities.hooks import Among, Recompute, check_checkpointing
 from hf_logitmix.modalities.layers import sites
-from hf_logitmix.second_head import SecondHead
+from hf_logitmix.objectives.second_head import SecondHead
 from hf_logitmix.step import Step
 
 PIXELS = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -18,8 +18,8 @@ from test_trainer import arguments
 from transformers import Trainer, TrainerCallback
 
 from hf_logitmix import METHODS, MixTrainer, get_method
-from hf_logitmix.checkpoints import last_complete_checkpoint, why_torn
 from hf_logitmix.mixing import CutMix, PuzzleMix
+from hf_logitmix.training.checkpoints import last_complete_checkpoint, why_torn
 
 STEPS, KILLS = 12, 3
 PLACES = ["after the model", "before the state", "within the state"]

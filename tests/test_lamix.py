@@ -27,8 +27,8 @@ from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.losses import lamix_loss
 from hf_logitmix.models import classifier_of, linear_of
 from hf_logitmix.objectives import LaMix
+from hf_logitmix.objectives.second_head import SecondHead
 from hf_logitmix.pairing import Beta, Constant
-from hf_logitmix.second_head import SecondHead
 from hf_logitmix.step import Step
 from hf_logitmix.targets import Infogain, LabelSmoothing, OneHot
 

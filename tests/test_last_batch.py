@@ -18,7 +18,7 @@ from test_trainer import arguments
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from hf_logitmix.last_batch import batches_of
+from hf_logitmix.training.last_batch import batches_of
 from hf_logitmix.vision.train import ImageRunArguments
 
 # ---- how examples are cut --------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def test_batches_that_one_process_reads_for_all_are_those_that_accelerate_makes(
 
 
 def left_out(caplog) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "hf_logitmix.last_batch"]
+    return [record.getMessage() for record in caplog.records if record.name == "hf_logitmix.training.last_batch"]
 
 
 def test_a_run_leaves_out_what_does_not_fill_a_batch_and_says_so_once(tmp_path, caplog):

@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 
 from hf_logitmix import MixPlan, MixTrainer, get_method, mixed_forward
 from hf_logitmix.mixing import CutMix, Linear
-from hf_logitmix.rehearsal import rehearse
+from hf_logitmix.training.rehearsal import rehearse
 
 LENGTHS = (16, 8, 12, 16, 5, 13)
 PAIRS = torch.tensor([1, 0, 3, 2, 5, 4])
@@ -169,10 +169,10 @@ def test_alone_a_forward_takes_the_union():
 
 
 def found_for(model, inputs, caplog, level="embedding", rows="both"):
-    with caplog.at_level(logging.INFO, logger="hf_logitmix.rehearsal"):
+    with caplog.at_level(logging.INFO, logger="hf_logitmix.training.rehearsal"):
         caplog.clear()
         masks = rehearse(model, inputs, Linear(level=level), rows).masks
-    records = [record for record in caplog.records if record.name == "hf_logitmix.rehearsal"]
+    records = [record for record in caplog.records if record.name == "hf_logitmix.training.rehearsal"]
     return masks, [record.getMessage() for record in records], [record.levelname for record in records]
 
 

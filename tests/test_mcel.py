@@ -17,7 +17,6 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from hf_logitmix import Method, MixTrainer, get_method
 from hf_logitmix.criteria import CrossEntropy, RowLoss
-from hf_logitmix.extras import FILE_NAME as EXTRAS
 from hf_logitmix.mixing import Linear
 from hf_logitmix.objectives import Clean, LaMix, Mixed, total_of
 from hf_logitmix.part import LabelSpec
@@ -25,6 +24,7 @@ from hf_logitmix.similarity import FILE_NAME as SIMILARITY
 from hf_logitmix.similarity import lda_similarity
 from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing, TrainingSet, mcel
 from hf_logitmix.targets.learned import gmcel_penalties, sg_mcel_penalties
+from hf_logitmix.training.extras import FILE_NAME as EXTRAS
 
 A = torch.tensor([[0.0, 0.25, 0.75], [0.5, 0.0, 0.5], [0.9, 0.1, 0.0]])
 EACH = torch.tensor([0.1, 0.2, 0.4])

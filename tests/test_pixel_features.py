@@ -15,10 +15,10 @@ from test_image_trainer import Tiny, image_arguments, trainer_of
 from test_similarity import from_pooler, means_by_sklearn, rows_to_one, unnormalised
 from transformers import default_data_collator
 
-from hf_logitmix.features import pixel_features
 from hf_logitmix.similarity import FILE_NAME
 from hf_logitmix.targets import MCEL
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.targets.features import pixel_features
+from hf_logitmix.training.training_set import TrainingSet
 from hf_logitmix.vision.data import load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
 from hf_logitmix.vision.wrap import BareClassifier

@@ -20,11 +20,11 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback, WandbCallback, integration_utils
 
 from hf_logitmix import METHODS, Method, MixTrainer, MixTrainingArguments, get_method
-from hf_logitmix.checkpoints import why_torn
+from hf_logitmix.hub.provenance import method_record
 from hf_logitmix.mixing import Linear
 from hf_logitmix.objectives import Mixed
 from hf_logitmix.pairing import Beta, RandomPairs
-from hf_logitmix.provenance import method_record
+from hf_logitmix.training.checkpoints import why_torn
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}
@@ -309,4 +309,4 @@ def test_a_checkpoint_that_does_not_tell_is_gone_on_with_after_one_line(tmp_path
     Trainer(model=tiny_bert(), args=arguments(tmp_path, **SAVING, max_steps=1), train_dataset=examples(24)).train()
     assert run(tmp_path, "mixup", resume=True).state.global_step == 3
     assert [message for message in caplog.messages if "checkpoint-1 lacks hf_logitmix.json" in message]
-    assert len([record for record in caplog.records if record.name == "hf_logitmix.provenance"]) == 1
+    assert len([record for record in caplog.records if record.name == "hf_logitmix.hub.provenance"]) == 1

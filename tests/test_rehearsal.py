@@ -19,7 +19,7 @@ from transformers import BertForSequenceClassification, HfArgumentParser, PreTra
 
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
 from hf_logitmix.mixing import CutMix, Linear, PuzzleMix
-from hf_logitmix.rehearsal import _equally_long, rehearse
+from hf_logitmix.training.rehearsal import _equally_long, rehearse
 
 IMAGES = {"pixel_values": torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))}
 LABELS = torch.tensor([0, 1, 2, 1, 0])
@@ -354,7 +354,9 @@ def test_training_ends_before_anything_is_learned(tmp_path, name, data):
 @pytest.mark.parametrize("objective", ["logitmix", "mixup"])
 def test_both_kinds_of_rows_are_tried_where_a_method_makes_both(tmp_path, objective, monkeypatch):
     tried = []
-    monkeypatch.setattr("hf_logitmix.trainer.rehearse", lambda model, inputs, mixing, rows, *labels: tried.append(rows))
+    monkeypatch.setattr(
+        "hf_logitmix.training.trainer.rehearse", lambda model, inputs, mixing, rows, *labels: tried.append(rows)
+    )
     options = {"warmup": "ramp"} if objective == "logitmix" else {}
     method = get_method(objective, **options)
     args = arguments(tmp_path, max_steps=3)

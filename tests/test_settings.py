@@ -9,7 +9,7 @@ import pytest
 from transformers import TrainingArguments
 
 from hf_logitmix import MixTrainingArguments
-from hf_logitmix.settings import training_settings
+from hf_logitmix.training.settings import training_settings
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 
 # What may differ between two runs that are trained alike, by what it is about.

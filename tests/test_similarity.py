@@ -21,7 +21,6 @@ from torch import nn
 from transformers import PoolFormerConfig, PoolFormerForImageClassification, default_data_collator
 
 from hf_logitmix import get_method
-from hf_logitmix.features import pooled_features
 from hf_logitmix.similarity import (
     FILE_NAME,
     check_similarity,
@@ -31,7 +30,8 @@ from hf_logitmix.similarity import (
     linear,
     logistic,
 )
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.targets.features import pooled_features
+from hf_logitmix.training.training_set import TrainingSet
 
 BY_HAND = {
     logistic: lambda d: 1 / (1 + math.exp(d)),

@@ -139,7 +139,7 @@ def test_chance_or_worse_gives_as_good_as_even_odds(labels, scale):
 
 def test_no_optimum_is_said(monkeypatch):
     said = []
-    monkeypatch.setattr("hf_logitmix.temperature.logger.warning_once", said.append, raising=False)
+    monkeypatch.setattr("hf_logitmix.calibration.temperature.logger.warning_once", said.append, raising=False)
     fit_temperature([[2.0, 0.0]], [0])
     fit_temperature([[2.0, 0.0]], [1])
     fit_temperature([[2.0, 0.0]] * 4, [0, 0, 0, 1])

@@ -29,9 +29,9 @@ from glue_runs import run_glue
 from glue_runs.data import with_validation
 from glue_runs.experiment import GlueTrainer
 from hf_logitmix import Method, MixTrainer, MixTrainingArguments
-from hf_logitmix.runs import Run
-from hf_logitmix.splits import hold_out
 from hf_logitmix.targets import LabelSmoothing
+from hf_logitmix.training.runs import Run
+from hf_logitmix.training.splits import hold_out
 
 CHOOSE = ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--load_best_model_at_end", "True"]
 

@@ -36,8 +36,8 @@ class Linear(Mixing):
             :math:`w = \lambda m + (1-\lambda) m_\pi`, that is log w is added to the scores of attention, so that
             lam = 1 and 0 give each text's own logits; not every model takes such a mask. ``union``: a mixed row sees
             all that either text has, so lam = 1 gives the shorter one's own logits only nearly. None: `MixTrainer`
-            finds out before its first step which the model takes (`hf_logitmix.rehearsal.rehearse`); elsewhere the
-            union.
+            finds out before its first step which the model takes (`hf_logitmix.training.rehearsal.rehearse`); elsewhere
+            the union.
 
     Raises:
         ValueError: for an unknown level or masks.

@@ -22,7 +22,7 @@ from hf_logitmix.output import MixedOutput
 from hf_logitmix.part import LabelSpec
 
 if TYPE_CHECKING:
-    from hf_logitmix.training_set import TrainingSet
+    from hf_logitmix.training.training_set import TrainingSet
 
 
 def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.criteria.base import Criterion, at_least_float32
 from hf_logitmix.objectives.base import Objective, Term, Terms
+from hf_logitmix.objectives.second_head import SecondHead
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.part import LabelSpec
-from hf_logitmix.second_head import SecondHead
 from hf_logitmix.step import Step
 
 if TYPE_CHECKING:
-    from hf_logitmix.training_set import TrainingSet
+    from hf_logitmix.training.training_set import TrainingSet
 
 
 def with_soft_label(

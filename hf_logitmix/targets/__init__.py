@@ -5,7 +5,7 @@ from hf_logitmix.targets.class_similarity import MCEL, mcel
 from hf_logitmix.targets.class_weights import Infogain, infogain
 from hf_logitmix.targets.learned import GMCEL, SGMCEL
 from hf_logitmix.targets.smoothing import LabelSmoothing, label_smoothing
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.training.training_set import TrainingSet
 
 __all__ = [
     "GMCEL",

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hf_logitmix.modalities import modality_of
 from hf_logitmix.part import LabelSpec
-from hf_logitmix.similarity import check_similarity, class_similarity, logistic
 from hf_logitmix.targets.base import Targets
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.targets.similarity import check_similarity, class_similarity, logistic
+from hf_logitmix.training.training_set import TrainingSet
 
 
 def mcel(similarity: Tensor, eps: float | Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def mcel(similarity: Tensor, eps: float | Tensor) -> Tensor:
     eps a class, equation (6) (SG-MCEL): :math:`T_i = (1 - \epsilon_i) e_i + \epsilon_i A_i`.
 
     Args:
-        similarity: A, FloatTensor[K, K]: zero diagonal, rows that sum to 1; see `hf_logitmix.similarity`.
+        similarity: A, FloatTensor[K, K]: zero diagonal, rows that sum to 1; see `hf_logitmix.targets.similarity`.
         eps: the mass that leaves the label, in [0, 0.5); a number, or a FloatTensor[K] with one for each class.
 
     Returns:
@@ -57,8 +57,8 @@ class MCEL(Targets):
         eps: the mass that leaves the label, in [0, 0.5). The paper tries 0 to 0.5 and reports 0.2 (its table 3) and
             0.35 (its table 1).
         class_similarity: A, FloatTensor[K, K]; None finds it in the training set before training starts
-            (`hf_logitmix.similarity.class_similarity`).
-        symmetric: make that A doubly stochastic; see `hf_logitmix.similarity.lda_similarity`.
+            (`hf_logitmix.targets.similarity.class_similarity`).
+        symmetric: make that A doubly stochastic; see `hf_logitmix.targets.similarity.lda_similarity`.
         similarity_fn: how alike classes at a distance are; None is `hf_logitmix.similarity.logistic`, the paper's.
         features: of LDA: ``pixels``, which the paper takes, or ``pooled``, what the head of the model as it is loaded
             reads. None is the first for models of images and the second for those of text, which have no pixels.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.targets.base import Targets
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.training.training_set import TrainingSet
 
 
 def infogain(class_counts: Tensor) -> Tensor:

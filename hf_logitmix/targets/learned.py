@@ -14,7 +14,7 @@ from hf_logitmix.objectives.base import Term, Terms
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.targets.base import Targets
 from hf_logitmix.targets.class_similarity import MCEL, mcel_rows
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.training.training_set import TrainingSet
 
 _PARAMETRIZATIONS = ("simplex", "soft")
 _PENALTIES = {"help": "Weights of the penalties: a b g for SG-MCEL, a b g h for GMCEL."}

@@ -9,7 +9,7 @@ from timm.optim import get_optimizer_info
 from transformers import SchedulerType, TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from hf_logitmix.arguments import MixTrainingArguments
+from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.vision.transforms import Augmentation
 
 _READ_BY: dict[str, tuple[str, ...]] = {  # options of a schedule, and the schedules that read them

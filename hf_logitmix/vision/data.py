@@ -18,7 +18,7 @@ from torchvision.datasets import ImageFolder
 
 from hf_logitmix.digest import digest
 from hf_logitmix.noise import noisy_labels
-from hf_logitmix.splits import stratified
+from hf_logitmix.training.splits import stratified
 from hf_logitmix.vision.idx import read_idx
 from hf_logitmix.vision.images import ImageSet, ReadWhenAsked, read_image
 from hf_logitmix.vision.shapes import SHAPE_NAMES, draw_shapes

@@ -21,7 +21,9 @@ from transformers import AutoConfig, IntervalStrategy, TrainingArguments, set_se
 from transformers.trainer_utils import SaveStrategy
 
 from hf_logitmix import METHODS
-from hf_logitmix.command_line import (
+from hf_logitmix.calibration.metrics import calibration_metrics
+from hf_logitmix.models import loading, public_name
+from hf_logitmix.training.command_line import (
     check_what_is_done,
     checkpoint_to_resume,
     diagram_of,
@@ -32,10 +34,8 @@ from hf_logitmix.command_line import (
     set_what_is_done,
     side_by_side,
 )
-from hf_logitmix.metrics import calibration_metrics
-from hf_logitmix.models import loading, public_name
-from hf_logitmix.runs import N_BINS, Run, RunMixin, calibration
-from hf_logitmix.splits import HELD_OUT, hold_out
+from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
+from hf_logitmix.training.splits import HELD_OUT, hold_out
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet

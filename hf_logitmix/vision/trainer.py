@@ -19,14 +19,14 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import DefaultDataCollator, TrainerCallback, TrainingArguments, default_data_collator
 from transformers.trainer_utils import has_length
 
-from hf_logitmix import checks
-from hf_logitmix.collator import MixCollator
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method
 from hf_logitmix.models import call, evaluating
 from hf_logitmix.step import Step
-from hf_logitmix.trainer import MixTrainer
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.training import checks
+from hf_logitmix.training.collator import MixCollator
+from hf_logitmix.training.trainer import MixTrainer
+from hf_logitmix.training.training_set import TrainingSet
 from hf_logitmix.vision.adapters import as_image_set
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.ema import EmaMixin

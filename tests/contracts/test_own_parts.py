@@ -20,7 +20,7 @@ from hf_logitmix.objectives import Objective, Term
 from hf_logitmix.output import MixedOutput
 from hf_logitmix.pairing import Pairing
 from hf_logitmix.step import Step
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.training.training_set import TrainingSet
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from hf_logitmix.checks import check_labels, label_column
 from hf_logitmix.digest import digest
+from hf_logitmix.training.checks import check_labels, label_column
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from transformers import Trainer
 
-from hf_logitmix.arguments import MixTrainingArguments
-from hf_logitmix.hub import model_card, public_name
-from hf_logitmix.interrupt import SaveOnInterrupt
-from hf_logitmix.metrics import calibration_metrics, one_class_remark
-from hf_logitmix.plots import class_matrix, reliability_diagram
-from hf_logitmix.provenance import versions
-from hf_logitmix.settings import training_settings
-from hf_logitmix.splits import choosing
+from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark
+from hf_logitmix.calibration.plots import class_matrix, reliability_diagram
+from hf_logitmix.calibration.temperature import cross_fit, fit_temperature
+from hf_logitmix.hub.card import model_card, public_name
+from hf_logitmix.hub.provenance import versions
 from hf_logitmix.targets import MCEL
-from hf_logitmix.temperature import cross_fit, fit_temperature
-from hf_logitmix.trainer import MixTrainer
+from hf_logitmix.training.arguments import MixTrainingArguments
+from hf_logitmix.training.interrupt import SaveOnInterrupt
+from hf_logitmix.training.settings import training_settings
+from hf_logitmix.training.splits import choosing
+from hf_logitmix.training.trainer import MixTrainer
 
 if TYPE_CHECKING:
     _Base = Trainer

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from hf_logitmix.check_data import check_dataset, check_range
+from hf_logitmix.training.check_data import check_dataset, check_range
 
 if TYPE_CHECKING:
 

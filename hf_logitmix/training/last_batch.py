@@ -18,7 +18,7 @@ from transformers import Trainer
 
 from hf_logitmix.methods import Method
 from hf_logitmix.models import evaluating
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.training.training_set import TrainingSet
 
 if TYPE_CHECKING:
 

@@ -13,28 +13,28 @@ from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from hf_logitmix import checks, other_libraries
-from hf_logitmix.arguments import MixTrainingArguments
-from hf_logitmix.auxiliary import AuxiliaryLoss
-from hf_logitmix.checked_data import CheckedDataMixin
-from hf_logitmix.checkpoints import ResumeMixin
-from hf_logitmix.collator import MixCollator, take_plan
-from hf_logitmix.extras import ExtrasMixin
-from hf_logitmix.last_batch import LastBatchMixin
-from hf_logitmix.mask_choice import MaskChoiceMixin
+from hf_logitmix.hub.provenance import ProvenanceMixin
+from hf_logitmix.hub.pushing import PushMixin
 from hf_logitmix.method import Method, MethodInTraining
 from hf_logitmix.methods import as_method
 from hf_logitmix.models import unwrap
 from hf_logitmix.objectives import Terms, total_of
 from hf_logitmix.output import MixedOutput
-from hf_logitmix.provenance import ProvenanceMixin
-from hf_logitmix.pushing import PushMixin
-from hf_logitmix.rehearsal import rehearse
-from hf_logitmix.search import SearchMixin
 from hf_logitmix.step import Step
-from hf_logitmix.steps import StepsMixin
 from hf_logitmix.targets import LabelSmoothing, OneHot
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.training import checks, other_libraries
+from hf_logitmix.training.arguments import MixTrainingArguments
+from hf_logitmix.training.auxiliary import AuxiliaryLoss
+from hf_logitmix.training.checked_data import CheckedDataMixin
+from hf_logitmix.training.checkpoints import ResumeMixin
+from hf_logitmix.training.collator import MixCollator, take_plan
+from hf_logitmix.training.extras import ExtrasMixin
+from hf_logitmix.training.last_batch import LastBatchMixin
+from hf_logitmix.training.mask_choice import MaskChoiceMixin
+from hf_logitmix.training.rehearsal import rehearse
+from hf_logitmix.training.search import SearchMixin
+from hf_logitmix.training.steps import StepsMixin
+from hf_logitmix.training.training_set import TrainingSet
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class MixTrainerMixin(
             ``logitmix``; the two may not name different ones. Options that are set in `MixTrainingArguments` apply on
             top.
         rehearse: whether to try on two rows of the first batch, before anything is learned from it, if this model is
-            mixed as it should be (`hf_logitmix.rehearsal.rehearse`); None takes ``args.rehearse``, or True.
+            mixed as it should be (`hf_logitmix.training.rehearsal.rehearse`); None takes ``args.rehearse``, or True.
 
     Raises:
         TypeError: where a subclass is defined, for bases in an order in which the method would not be trained with, and

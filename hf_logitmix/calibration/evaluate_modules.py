@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import datasets
 import evaluate
 
-from hf_logitmix.metrics import calibration_metrics
+from hf_logitmix.calibration.metrics import calibration_metrics
 
 _INPUTS = """
 Args:
@@ -23,7 +23,7 @@ Args:
 
 
 class Calibration(evaluate.Metric):
-    """All of `hf_logitmix.metrics.calibration_metrics`; the subclasses give one of them each."""
+    """All of `hf_logitmix.calibration.metrics.calibration_metrics`; the subclasses give one of them each."""
 
     names: ClassVar[tuple[str, ...]] = (
         "accuracy",

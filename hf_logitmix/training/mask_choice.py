@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from transformers import Trainer
 
+from hf_logitmix.hub.provenance import FILE_NAME, masks_of, with_masks
 from hf_logitmix.method import Method, MethodInTraining
 from hf_logitmix.mixing import Linear, Mixing
 from hf_logitmix.modalities.masks import Masks, have_masks
 from hf_logitmix.models import unwrap
-from hf_logitmix.provenance import FILE_NAME, masks_of, with_masks
 
 if TYPE_CHECKING:
 

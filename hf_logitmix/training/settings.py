@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from hf_logitmix.arguments import METHOD_OPTIONS
+from hf_logitmix.training.arguments import METHOD_OPTIONS
 
 # Everything that is not named here is recorded, so that an argument that a new release brings is too.
 _ELSEWHERE = {"seed", "method", *METHOD_OPTIONS, "bf16", "fp16", "per_device_train_batch_size"}  # in the record

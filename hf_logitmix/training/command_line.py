@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_logitmix.arguments import MixTrainingArguments
-from hf_logitmix.checkpoints import last_complete_checkpoint
-from hf_logitmix.plots import reliability_diagram
-from hf_logitmix.runs import N_BINS
+from hf_logitmix.calibration.plots import reliability_diagram
+from hf_logitmix.training.arguments import MixTrainingArguments
+from hf_logitmix.training.checkpoints import last_complete_checkpoint
+from hf_logitmix.training.runs import N_BINS
 
 
 def exit_with(main: Callable[[], int], name: str) -> NoReturn:

@@ -22,13 +22,13 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
 from hf_logitmix._version import __version__
-from hf_logitmix.checks import label_column
 from hf_logitmix.digest import digest, in_short
 from hf_logitmix.method import Method
 from hf_logitmix.methods import METHODS
 from hf_logitmix.modalities.masks import Masks
 from hf_logitmix.models import public_name
-from hf_logitmix.training_set import TrainingSet
+from hf_logitmix.training.checks import label_column
+from hf_logitmix.training.training_set import TrainingSet
 
 if TYPE_CHECKING:
     _Base = Trainer

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer
 
-from hf_logitmix.arguments import METHOD_OPTIONS, MixTrainingArguments
 from hf_logitmix.method import Method
 from hf_logitmix.methods import as_method
+from hf_logitmix.training.arguments import METHOD_OPTIONS, MixTrainingArguments
 
 if TYPE_CHECKING:
     _Base = Trainer

@@ -17,8 +17,8 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
 from hf_logitmix._version import __version__
+from hf_logitmix.hub.publishing import CHECKPOINT, MODEL, publish
 from hf_logitmix.models import unwrap
-from hf_logitmix.publishing import CHECKPOINT, MODEL, publish
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class PushMixin(_Base):
-    """Pushes copies that are fit to be published (`hf_logitmix.publishing`), whichever way a push is asked for.
+    """Pushes copies that are fit to be published (`hf_logitmix.hub.publishing`), whichever way a push is asked for.
 
     Trainer pushes all of ``output_dir``, and writes ``training_args.bin`` there before it does: a pickle with the token
     and the paths of `TrainingArguments`. Here that file is neither kept nor pushed, and one that an earlier push left

@@ -1,0 +1,1 @@
+"""Calibration: metrics, temperature scaling, reliability diagrams, and modules of the `evaluate` library."""

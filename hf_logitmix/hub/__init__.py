@@ -1,0 +1,1 @@
+"""The Hub: cards, what a saved model tells, and what is pushed."""

@@ -1,0 +1,1 @@
+"""Training: the adapter to `transformers.Trainer`, its arguments, checks, checkpoints and records of runs."""
