@@ -29,7 +29,9 @@ def test_it_is_short():
 def test_the_complete_script_runs_in_an_empty_folder(tmp_path):
     """As it stands, but for the name of the model: that of a local one."""
     name = re.search(r'^name = "(.*)"$', SCRIPT, flags=re.MULTILINE).group(1)
-    sentences = [text for line in re.findall(r"^(?:complaints|praise) = \[(.*)\]$", SCRIPT, re.M) for text in eval(line)]
+    sentences = [
+        text for line in re.findall(r"^(?:complaints|praise) = \[(.*)\]$", SCRIPT, re.M) for text in eval(line)
+    ]
     assert len(sentences) == 12
     (tmp_path / "models").mkdir()
     model = os.environ.get("HF_LOGITMIX_MODEL") or save_checkpoint(tmp_path / "models" / "tiny", sentences)
@@ -38,7 +40,9 @@ def test_the_complete_script_runs_in_an_empty_folder(tmp_path):
     (folder / "script.py").write_text(SCRIPT.replace(name, model))
     command = [sys.executable, "script.py"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     for method in ("vanilla", "logitmix"):
         assert re.search(rf"^{method} \{{.*'eval_ece': ", done.stdout, flags=re.MULTILINE)
@@ -100,7 +104,9 @@ def test_the_first_results_are_those_of_their_records():
 def test_the_step_costs_are_those_of_the_record():
     record = json.loads((ROOT / "benchmarks" / "step_cost.json").read_text())
     for name, ratio in record["ratios"].items():
-        assert re.search(rf"^\| {re.escape(name)} \| {ratio['median']:.2f} \|", PAGE_OF_RESULTS, flags=re.MULTILINE), name
+        assert re.search(rf"^\| {re.escape(name)} \| {ratio['median']:.2f} \|", PAGE_OF_RESULTS, flags=re.MULTILINE), (
+            name
+        )
 
 
 def test_the_page_of_results_is_what_the_records_say():
