@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import examples, tiny_bert, tiny_vit
-from test_trainer import arguments
 from transformers import HfArgumentParser
 
 from glue_runs.run_glue import GlueArguments, GlueTrainingArguments
 from glue_runs.sweep import commands, read_config
 from glue_runs.tasks import TASKS
+from helpers.data import examples
+from helpers.models import tiny_bert, tiny_vit
+from helpers.training import arguments
 from hf_logitmix import METHODS, MixTrainingArguments, get_method
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.mixing import CutMix, PuzzleMix

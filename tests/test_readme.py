@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import examples, tiny_bert
-from test_trainer import arguments
 from transformers import default_data_collator
 
 from glue_runs.table import read_runs, table
+from helpers.data import examples
+from helpers.models import tiny_bert
+from helpers.training import arguments
 from hf_logitmix import METHODS
 
 ROOT = Path(__file__).parents[1]

@@ -7,12 +7,13 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import batch_of, examples, tiny_bert
-from test_trainer import InOrder, arguments, data_without_types, weights
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
+from helpers.data import batch_of, data_without_types, examples
+from helpers.models import tiny_bert
+from helpers.training import InOrder, arguments, weights
 from hf_logitmix import Method, MixCollator, MixPlan, MixTrainer
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Linear, Mixing
