@@ -35,8 +35,8 @@ def tiny_bert(num_labels: int = 3, seed: int = 0, dropout: float = 0.0, **option
     return BertForSequenceClassification(config)
 
 
-def tiny_vit(num_labels: int = 3) -> ViTForImageClassification:
-    torch.manual_seed(0)
+def tiny_vit(num_labels: int = 3, seed: int = 0, dropout: float = 0.0, **options) -> ViTForImageClassification:
+    torch.manual_seed(seed)
     config = ViTConfig(
         hidden_size=32,
         num_hidden_layers=2,
@@ -46,8 +46,9 @@ def tiny_vit(num_labels: int = 3) -> ViTForImageClassification:
         patch_size=8,
         num_labels=num_labels,
         initializer_range=0.3,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        **options,
     )
     return ViTForImageClassification(config)
 
