@@ -13,13 +13,14 @@ from transformers import default_data_collator
 
 from helpers.data import batch_of, data_without_types, examples
 from helpers.models import tiny_bert
+from helpers.parts import method_of, new_model
 from helpers.training import InOrder, arguments, weights
-from hf_logitmix import Method, MixCollator, MixPlan, MixTrainer
+from hf_logitmix import METHODS, Method, MixCollator, MixPlan, MixTrainer
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Linear, Mixing
-from hf_logitmix.objectives import Objective, Term
-from hf_logitmix.output import MixedOutput
+from hf_logitmix.objectives import Objective, Term, total_of
 from hf_logitmix.pairing import Pairing
+from hf_logitmix.part import LabelSpec
 from hf_logitmix.step import Step
 from hf_logitmix.training.training_set import TrainingSet
 
@@ -95,8 +96,9 @@ def loss_by_hand(model, batch, labels, plan, alpha):
 
 
 def equally_long(count: int) -> list[dict]:
-    rows = data_without_types(count)
-    return [{name: value[:5] if name != "labels" else value for name, value in row.items()} for row in rows]
+    """Texts of five words without padding, with labels of which two next to one another are never the same."""
+    rows = [{name: value[:5] for name, value in row.items() if name != "labels"} for row in data_without_types(count)]
+    return [{**row, "labels": number % 3} for number, row in enumerate(rows)]
 
 
 @pytest.mark.parametrize("alpha", [0.25, 0.9])
@@ -122,15 +124,15 @@ def test_a_step_of_training_is_what_the_parts_say(tmp_path, alpha):
 def test_it_resumes_to_the_bit_and_not_with_other_options(tmp_path):
     def run(folder, resume=None, **options):
         method = OWN.with_options(**options)
-        args = arguments(folder, max_steps=3, **SAVING)
+        args = arguments(folder, max_steps=2, **SAVING)
         trainer = MixTrainer(model=tiny_bert(dropout=0.3), args=args, method=method, train_dataset=examples(24))
         trainer.train(resume_from_checkpoint=resume)
         return weights(trainer.model)
 
     whole = run(tmp_path)
-    assert torch.equal(run(tmp_path, str(tmp_path / "checkpoint-2")), whole)
+    assert torch.equal(run(tmp_path, str(tmp_path / "checkpoint-1")), whole)
     with pytest.raises(ValueError, match=r"pull was 0\.5 and is 0\.2"):
-        run(tmp_path, str(tmp_path / "checkpoint-2"), pull=0.2)
+        run(tmp_path, str(tmp_path / "checkpoint-1"), pull=0.2)
 
 
 def test_it_draws_plans_in_a_collator():
@@ -148,21 +150,41 @@ def test_it_draws_plans_in_a_collator():
         next(iter(DataLoader(data, batch_size=4, collate_fn=MixCollator(default_data_collator, OWN))))
 
 
-def test_its_parts_go_with_those_of_the_package():
-    """Every part of one's own with the other parts of each method that mixes text, on a plain loop."""
-    data, model = equally_long(4), tiny_bert()
+OWN_PARTS = {"pairing": AcrossClasses(), "mixing": Half(), "objective": Weighed(), "criterion": Quadratic()}
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if "text" in method.mixing.reads])
+@pytest.mark.parametrize("own", OWN_PARTS)
+def test_each_part_goes_with_those_of_the_package(name, own):
+    """In the place of a method's own part; only where nothing is mixed a part that mixes finds nothing to do."""
+    _, method = method_of(name)
+    model, data = new_model("text"), equally_long(6)
     batch, labels = batch_of(data), torch.tensor([row["labels"] for row in data])
-    for name in ("mixup", "logitmix", "lamix"):
-        for own in ({"mixing": Half()}, {"pairing": AcrossClasses()}, {"criterion": Quadratic()}):
-            method = dataclasses.replace(OWN.__class__(), **_parts(name), **own)
-            ready = method.setup(TrainingSet(data, model, 3))
-            with ready.install(model.train()):
-                terms, output = ready(model, batch, labels, Step(1, 2))
-            assert isinstance(output, MixedOutput)
-            assert all(term.rows.isfinite().all() and len(term.rows) == 4 for term in terms.values())
-
-
-def _parts(name: str) -> dict:
-    from hf_logitmix import METHODS
-
-    return {part: getattr(METHODS[name], part) for part in ("mixing", "objective", "targets", "pairing")}
+    parts = {choice: getattr(method, choice) for choice in ("pairing", "mixing", "objective", "criterion", "targets")}
+    parts[own] = OWN_PARTS[own]
+    if own == "objective" and not method.mixing.mixes:
+        with pytest.raises(ValueError, match="Weighed.* needs mixed rows"):
+            Method(**parts)
+        return
+    changed = Method(**parts)
+    if own == "mixing" and not method.mixes:
+        with pytest.raises(ValueError, match="Half.* would have no effect"):
+            changed.check(model, LabelSpec(3, "single_label_classification"))
+        return
+    changed.check(model, LabelSpec(3, "single_label_classification"))
+    losses = []
+    for method_ in (method, changed):
+        ready = method_.setup(TrainingSet(data, model, 3, default_data_collator))
+        with ready.install(model.train()):
+            torch.manual_seed(0)
+            terms, output = ready(model, batch, labels, Step(1, 2))
+        assert all(term.rows.isfinite().all() and len(term.rows) == 6 for term in terms.values())
+        losses.append(total_of(terms).item())
+    if own == "mixing":
+        assert ((output.plan.lam - 0.5).abs() <= 0.25).all()  # half way from where it was
+    if own == "pairing" and method.mixes:
+        assert (labels != labels[output.plan.partner]).any()
+        assert torch.equal(output.plan.label_lam, torch.full((6,), 2 / 3))
+    has_say = method.mixes or own in ("objective", "criterion")
+    nothing_to_pull = own == "mixing" and (output.plan.lam == 0.5).all()  # LaMix's lam is one half
+    assert (losses[0] != losses[1]) is (has_say and not nothing_to_pull)
