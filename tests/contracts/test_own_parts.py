@@ -18,7 +18,7 @@ from helpers.training import InOrder, arguments, weights
 from hf_logitmix import METHODS, Method, MixCollator, MixPlan, MixTrainer
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Linear, Mixing
-from hf_logitmix.objectives import Objective, Term, total_of
+from hf_logitmix.objectives import Objective, Term
 from hf_logitmix.pairing import Pairing
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.step import Step
@@ -150,41 +150,63 @@ def test_it_draws_plans_in_a_collator():
         next(iter(DataLoader(data, batch_size=4, collate_fn=MixCollator(default_data_collator, OWN))))
 
 
-OWN_PARTS = {"pairing": AcrossClasses(), "mixing": Half(), "objective": Weighed(), "criterion": Quadratic()}
-
-
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if "text" in method.mixing.reads])
-@pytest.mark.parametrize("own", OWN_PARTS)
-def test_each_part_goes_with_those_of_the_package(name, own):
-    """In the place of a method's own part; only where nothing is mixed a part that mixes finds nothing to do."""
-    _, method = method_of(name)
-    model, data = new_model("text"), equally_long(6)
-    batch, labels = batch_of(data), torch.tensor([row["labels"] for row in data])
-    parts = {choice: getattr(method, choice) for choice in ("pairing", "mixing", "objective", "criterion", "targets")}
-    parts[own] = OWN_PARTS[own]
-    if own == "objective" and not method.mixing.mixes:
-        with pytest.raises(ValueError, match="Weighed.* needs mixed rows"):
-            Method(**parts)
-        return
-    changed = Method(**parts)
-    if own == "mixing" and not method.mixes:
-        with pytest.raises(ValueError, match="Half.* would have no effect"):
-            changed.check(model, LabelSpec(3, "single_label_classification"))
-        return
+def with_own(name: str, **own):
+    """A method of the package with some parts of one's own, in training, and what it makes of six texts."""
+    kind, method = method_of(name)
+    model, data = new_model(kind), equally_long(6)
+    labels = torch.tensor([row["labels"] for row in data])
+    changed = dataclasses.replace(method, **own)
     changed.check(model, LabelSpec(3, "single_label_classification"))
-    losses = []
-    for method_ in (method, changed):
-        ready = method_.setup(TrainingSet(data, model, 3, default_data_collator))
-        with ready.install(model.train()):
-            torch.manual_seed(0)
-            terms, output = ready(model, batch, labels, Step(1, 2))
-        assert all(term.rows.isfinite().all() and len(term.rows) == 6 for term in terms.values())
-        losses.append(total_of(terms).item())
-    if own == "mixing":
-        assert ((output.plan.lam - 0.5).abs() <= 0.25).all()  # half way from where it was
-    if own == "pairing" and method.mixes:
-        assert (labels != labels[output.plan.partner]).any()
-        assert torch.equal(output.plan.label_lam, torch.full((6,), 2 / 3))
-    has_say = method.mixes or own in ("objective", "criterion")
-    nothing_to_pull = own == "mixing" and (output.plan.lam == 0.5).all()  # LaMix's lam is one half
-    assert (losses[0] != losses[1]) is (has_say and not nothing_to_pull)
+    ready = changed.setup(TrainingSet(data, model, 3, default_data_collator))
+    with ready.install(model.train()):
+        return ready, labels, *ready(model, batch_of(data), labels, Step(1, 2))
+
+
+READS_TEXT = [name for name, method in METHODS.items() if "text" in method.mixing.reads]
+MIXES_TEXT = [name for name in READS_TEXT if METHODS[name].mixes]
+
+
+@pytest.mark.parametrize("name", MIXES_TEXT)
+def test_its_pairing_and_its_mixing_serve_every_method(name):
+    _, labels, terms, output = with_own(name, pairing=AcrossClasses(), mixing=Half())
+    assert (labels != labels[output.plan.partner]).any()
+    torch.testing.assert_close(output.plan.label_lam, torch.full((6,), 2 / 3))  # of six labels two are each class
+    torch.testing.assert_close(output.plan.lam, torch.full((6,), 0.625))
+    assert all(len(term.rows) == 6 and term.rows.isfinite().all() for term in terms.values())
+
+
+@pytest.mark.parametrize("name", READS_TEXT)
+def test_its_criterion_measures_the_rows_of_every_method(name):
+    """Clean rows against the targets of their labels, mixed ones against both by lam, and LaMix's against its own."""
+    ready, labels, terms, output = with_own(name, criterion=Quadratic())
+    targets = ready.targets.matrix(3)
+    targets = torch.eye(3) if targets is None else targets
+    found = {"cls": output.logits, "mix": output.mixed_logits}
+    partner, own = output.plan.partner, output.plan.weight_of_label
+    beta = getattr(ready.method.objective, "beta", 1.0)
+    assert terms.keys() & found.keys() == {key for key, logits in found.items() if logits is not None}
+    for key in terms.keys() & found.keys():
+        probabilities, beside = found[key][:, :3].softmax(-1), found[key][:, 3:]
+        expected = (probabilities - targets[labels]).square().sum(-1)
+        if key == "mix":
+            expected = own * expected + (1 - own) * (probabilities - targets[labels[partner]]).square().sum(-1)
+        if beta < 1:
+            soft = beside.sigmoid().softmax(-1)
+            expected = beta * expected + (1 - beta) * (probabilities - soft).square().sum(-1)
+        torch.testing.assert_close(terms[key].rows, expected)
+
+
+@pytest.mark.parametrize("name", READS_TEXT)
+def test_its_objective_goes_with_every_mixing_and_targets(name):
+    if not METHODS[name].mixing.mixes:
+        with pytest.raises(ValueError, match=r"Weighed.* needs mixed rows"):
+            with_own(name, objective=Weighed())
+        return
+    _, _, terms, output = with_own(name, objective=Weighed(alpha=0.25))
+    assert {key: term.weight for key, term in terms.items()} == {"mix": 0.25, "cls": 0.75}
+    assert output.logits.shape == output.mixed_logits.shape == (6, 3)
+
+
+def test_its_mixing_is_refused_where_it_would_have_no_effect():
+    with pytest.raises(ValueError, match=r"Half.* would have no effect"):
+        with_own("vanilla", mixing=Half())
