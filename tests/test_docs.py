@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from helpers.pages import blocks_of, image_names, run_blocks, text_names
 from transformers import HfArgumentParser
 
 from glue_runs.run_glue import GlueArguments, GlueTrainingArguments
 from glue_runs.sweep import commands, read_config
 from glue_runs.tasks import TASKS
+from helpers.pages import blocks_of, image_names, run_blocks, text_names
 from hf_logitmix import METHODS, Method, MixTrainer, MixTrainingArguments, get_method, mixing, objectives, pairing
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.mixing import CutMix, PuzzleMix

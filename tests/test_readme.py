@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.pages import blocks_of, save_checkpoint, text_names
 
 from glue_runs.table import read_runs, table
+from helpers.pages import blocks_of, save_checkpoint, text_names
 from hf_logitmix import METHODS
 
 ROOT = Path(__file__).parents[1]
