@@ -23,7 +23,7 @@ from helpers.pages import blocks_of, image_names, run_blocks, text_names
 from hf_logitmix import METHODS, Method, MixTrainer, MixTrainingArguments, get_method, mixing, objectives, pairing
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.mixing import CutMix, PuzzleMix
-from hf_logitmix.modalities.layers import sites
+from hf_logitmix.modalities.layers import layers_of
 from hf_logitmix.noise import add_label_noise, noisy_labels
 from hf_logitmix.options import options_of
 from hf_logitmix.temperature import cross_fit
@@ -317,8 +317,8 @@ def test_the_table_of_small_models_is_the_code():
 
 
 def test_levels_that_the_page_of_images_names():
-    found = sites(create_model("timm/small_resnet8", 3))
-    assert len(found.layers) == 3
+    found = layers_of(create_model("timm/small_resnet8", 3))
+    assert len(found.hidden) == 3
     assert [module.out_features for module in found.head] == [3]  # pooled is its input
 
 
