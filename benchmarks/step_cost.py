@@ -28,7 +28,6 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from hf_logitmix import Method, MixTrainer, __version__, get_method
-from hf_logitmix.targets import TrainingSet
 
 BATCH, LENGTH, CLASSES = 32, 64, 3
 IMAGES = 100
@@ -68,8 +67,7 @@ class Steps:
             trainer = Trainer(model=self.model, args=self.args)
         else:
             trainer = MixTrainer(model=self.model, args=self.args, method=method)
-            trainer.method = method.prepare(TrainingSet(None, self.model, self.model.config.num_labels))
-            if learned := list(trainer.method.learned.parameters()):
+            if learned := list(trainer.method_in_training.learned.parameters()):
                 self.optimizer.add_param_group({"params": learned})
         trainer.current_gradient_accumulation_steps = 1
         self.trainers |= dict.fromkeys(kinds, trainer)
@@ -79,7 +77,8 @@ class Steps:
         """Time one step: forward, loss, backward, optimizer."""
         trainer = self.trainers[name]
         trainer.state.global_step = 2 * number + int(name == "lamix, mixed batch")  # odd steps are mixed
-        hooks = trainer.method.attached(self.model) if isinstance(trainer, MixTrainer) else contextlib.nullcontext()
+        ours = isinstance(trainer, MixTrainer)
+        hooks = trainer.method_in_training.install(self.model) if ours else contextlib.nullcontext()
         with hooks:  # on the model all through a training run, so not a part of a step
             _wait()
             started = time.perf_counter()

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 class GlueTrainingArguments(MixTrainingArguments):
     """`MixTrainingArguments` with the defaults of a GLUE run: train and evaluate, batches of 32, 2e-5, no reports.
 
+    They are fields, not `HfArgumentParser.set_defaults`, so that they hold for runs that Python starts too (sweeps).
+
     Raises:
         ValueError: for an ``eval_strategy`` without ``do_eval``, which `TrainingArguments` would turn on.
     """

@@ -82,6 +82,7 @@ def cross_fit(logits: ArrayLike | Tensor, labels: ArrayLike | Tensor, seed: int 
     z, y = as_logits_and_labels(logits, labels)
     if len(y) < 2:
         raise ValueError("one example cannot be split into two halves: pass at least two.")
+    # not scikit-learn's StratifiedKFold, which warns of a class with one example and refuses data of such classes alone
     shuffled = np.random.default_rng(seed).permutation(len(y))
     by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
     half = np.empty(len(y), dtype=bool)

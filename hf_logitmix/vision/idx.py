@@ -1,4 +1,4 @@
-"""MNIST's file format."""
+"""MNIST's file format, read here because torchvision's reader does not notice a damaged or truncated file."""
 
 from __future__ import annotations
 

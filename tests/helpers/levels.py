@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import Linear
-from hf_logitmix.modalities.layers import levels, sites
+from hf_logitmix.modalities.layers import layers_of, levels
 from hf_logitmix.training.rehearsal import rehearse
 
 TOLERANCE = 2e-3  # of the spread of the logits
@@ -56,7 +56,7 @@ def is_linear(model: nn.Module, inputs: Mapping[str, Any], clean: Tensor, level:
 
 def verdicts(model: nn.Module, inputs: Mapping[str, Any], clean: Tensor) -> dict[str, str]:
     """Of each level: nothing where all holds, `LINEAR`, or what does not hold; the rehearsal must say the same."""
-    where = sites(model)
+    where = layers_of(model)
     found = {}
     for level in [*levels(where), *(["pooled"] if where.head else [])]:
         faults = {rows: fault(model, inputs, clean, level, rows) for rows in ("both", "mixed")}

@@ -58,7 +58,7 @@ def weights(model) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def loss_by_hand(method: str, model, rows: list[dict]) -> torch.Tensor:
+def loss_by_hand(method: str, model, rows: list[dict], masks=soft_mask) -> torch.Tensor:
     """Separate forwards through inputs_embeds, without token types, and losses written out."""
     batch = batch_of(rows)
     labels = torch.tensor([row["labels"] for row in rows])
@@ -76,7 +76,7 @@ def loss_by_hand(method: str, model, rows: list[dict]) -> torch.Tensor:
     words = model.get_input_embeddings()(batch["input_ids"])
     mixed = model(
         inputs_embeds=lam[:, None] * words + (1 - lam[:, None]) * words[partner],
-        attention_mask=soft_mask(batch["attention_mask"], partner, lam),
+        attention_mask=masks(batch["attention_mask"], partner, lam),
     ).logits
     own, other = (
         F.cross_entropy(mixed, labels, reduction="none"),

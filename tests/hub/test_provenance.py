@@ -25,7 +25,7 @@ from hf_logitmix.hub.provenance import method_record
 from hf_logitmix.mixing import Linear
 from hf_logitmix.objectives import Mixed
 from hf_logitmix.pairing import Beta, RandomPairs
-from hf_logitmix.training.checkpoints import why_torn
+from hf_logitmix.training.checkpoints import incomplete_reason
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}
@@ -120,7 +120,7 @@ def test_the_file_is_there_before_the_checkpoint_is_complete(tmp_path):
     args = arguments(tmp_path, **SAVING)
     with pytest.raises(KeyboardInterrupt):
         Stopped(model=tiny_bert(), args=args, train_dataset=examples(24)).train()
-    assert why_torn(tmp_path / "checkpoint-1")
+    assert incomplete_reason(tmp_path / "checkpoint-1")
     assert told(tmp_path / "checkpoint-1")["method"] == "logitmix"
 
 

@@ -23,7 +23,7 @@ from helpers.levels import check_row, rows_of
 from helpers.tiny_models import tiny_model
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import Linear
-from hf_logitmix.modalities.layers import levels, sites
+from hf_logitmix.modalities.layers import layers_of, levels
 
 TEXT = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
 TABLE = rows_of(TEXT.split("## Sentences of unequal length")[0])
@@ -78,7 +78,7 @@ def test_every_level_of_a_reversible_network_has_right_gradients():
     model = tiny_model("reformer").double().train()
     inputs, plan = inputs_of(model), MixPlan(PAIRS.partner, PAIRS.lam.double())
     weight = next(m for m in model.modules() if isinstance(m, torch.nn.Linear)).weight
-    for level in levels(sites(model)):
+    for level in levels(layers_of(model)):
 
         def loss(level=level):
             torch.manual_seed(0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from packaging.version import Version
 
 from helpers.image_architectures import (
     BARE,
@@ -25,7 +26,16 @@ from helpers.levels import check_row, rows_of
 
 TEXTS = (Path(__file__).parents[2] / "docs" / "image_architectures.md").read_text().split("\n## timm\n")
 CLASS_TABLE, TIMM_TABLE = map(rows_of, TEXTS)
-ELSEWHERE: dict[str, str] = {}  # rows of other releases of transformers or timm than the tables'
+# rows of other releases of transformers or timm than the tables': timm 1.0.27 tells fewer features of these modules
+ELSEWHERE = {
+    "coat": "| coat | coat_tiny | holds | embedding, pooled (linear) | hidden:1 to hidden:3: lam = 0 is not the "
+    "partner |",
+    "convit": "| convit | convit_tiny | holds | embedding, hidden:1 (linear), pooled (linear) |  |",
+    "convmixer": "| convmixer | convmixer_768_32 | holds | embedding, pooled (linear) |  |",
+    "crossvit": "| crossvit | crossvit_tiny_240 | holds | embedding | hidden:1, hidden:2: lam = 0 is not the partner; "
+    "pooled: lam = 0 is not the partner |",
+    "visformer": "| visformer | visformer_tiny | holds | embedding, pooled (linear) |  |",
+}
 
 
 QUICK = tuple(f"{name}ForImageClassification" for name in ("ConvNext", "Cvt", "PvtV2", "ResNet", "TimmWrapper", "ViT"))
@@ -47,6 +57,8 @@ def test_mixing_holds(name):
     """A new class of a later release fails here until image_architectures.py can build it: none is passed over."""
     if name == "TimmWrapperForImageClassification":
         pytest.importorskip("timm")
+    if name == "PvtForImageClassification" and Version(transformers.__version__) < Version("5.10"):
+        pytest.skip("PVT of transformers 5.9 has two classes, whatever num_labels says")
     check_row(row_of_class(name), CLASS_TABLE, class_table_is_of_this_version(), ELSEWHERE)
 
 
@@ -58,6 +70,8 @@ def test_mixing_holds_on_timm(module):
     timm = pytest.importorskip("timm")
     if module not in timm.list_modules():
         pytest.skip(f"timm {timm.__version__} has no {module}")
+    if not timm.is_model(TIMM[module][0]):
+        pytest.skip(f"timm {timm.__version__} has no {TIMM[module][0]}")
     check_row(row_of_timm(module), TIMM_TABLE, timm_table_is_of_this_version(), ELSEWHERE)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
-from helpers.data import batch_of, data_without_types, examples
+from helpers.data import batch_of, data_without_types, examples, soft_mask
 from helpers.models import tiny_bert
 from helpers.training import LEARNING_RATE, InOrder, arguments, collate_pairs, weights
 from hf_logitmix import Method, MixTrainer, get_method
@@ -461,7 +461,7 @@ def mixed_logits(model, rows, lam, partner):
     words = model.get_input_embeddings()(batch["input_ids"])
     return model(
         inputs_embeds=lam[:, None] * words + (1 - lam[:, None]) * words[partner],
-        attention_mask=batch["attention_mask"] | batch["attention_mask"][partner],
+        attention_mask=soft_mask(batch["attention_mask"], partner, lam),
     ).logits
 
 

@@ -155,7 +155,9 @@ def test_adapters_equal_a_loop_by_hand(tmp_path, kind, method):
         with pytest.raises(ValueError, match=f"{ADAPTERS[kind][0]} .* pass PromptTuningConfig"):
             InOrder(model, arguments(tmp_path, max_steps=1), **options)
         return
-    loss = loss_by_hand(method, by_hand.train(), rows)
+    # a prompt is put before a mask of ones and zeros, so that masks meet as their union
+    union = {"masks": lambda mask, partner, lam: mask | mask[partner]} if kind in ("prompt tuning", "p-tuning") else {}
+    loss = loss_by_hand(method, by_hand.train(), rows, **union)
     loss.backward()
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     torch.optim.SGD([p for p in by_hand.parameters() if p.requires_grad], lr=0.05).step()
@@ -196,7 +198,7 @@ def loop_by_hand(names: dict, accumulation: int) -> torch.Tensor:
     )
     for number, batch in enumerate(loader, start=1):
         labels, mask = batch["labels"], batch["attention_mask"]
-        partner, lam = sample_plan(len(labels), alpha=3.0)
+        partner, lam, _ = sample_plan(len(labels), alpha=3.0)
         clean = model(input_ids=batch["input_ids"], attention_mask=mask).logits
         words = model.get_input_embeddings()(batch["input_ids"])
         mixed = model(

@@ -20,7 +20,7 @@ from helpers.models import tiny_bert, tiny_vit
 from helpers.training import arguments
 from hf_logitmix import METHODS, MixTrainer, get_method
 from hf_logitmix.mixing import CutMix, PuzzleMix
-from hf_logitmix.training.checkpoints import last_complete_checkpoint, why_torn
+from hf_logitmix.training.checkpoints import incomplete_reason, last_complete_checkpoint
 
 STEPS, KILLS = 12, 3
 PLACES = ["after the model", "before the state", "within the state"]
@@ -163,7 +163,7 @@ def test_killed_while_a_checkpoint_is_written(tmp_path, place, caplog):
     torn = start(str(folder), "logitmix", 0, place)
     torn.join(120)
     assert torn.exitcode == -signal.SIGKILL
-    assert why_torn(folder / "checkpoint-1")
+    assert incomplete_reason(folder / "checkpoint-1")
     assert last_complete_checkpoint(folder) is None
     assert "checkpoint-1 was not written to its end" in caplog.text
     left_alone(folder, "logitmix", 0)
@@ -180,7 +180,7 @@ def test_killed_while_a_checkpoint_is_written_over_an_older_one(tmp_path, place)
     torn = start(str(folder), "logitmix", 0, place, False, str(folder / "checkpoint-10"))
     torn.join(120)
     assert torn.exitcode == -signal.SIGKILL
-    assert why_torn(folder / "checkpoint-11")
+    assert incomplete_reason(folder / "checkpoint-11")
     assert last_complete_checkpoint(folder) == str(folder / "checkpoint-10")
     left_alone(folder, "logitmix", 0)
     assert_same_end(tmp_path / "alone", folder)
@@ -200,7 +200,7 @@ def test_a_torn_checkpoint_is_skipped_or_refused_never_loaded(tmp_path):
         again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
     again.train(resume_from_checkpoint=True)
-    assert why_torn(tmp_path / "checkpoint-3") is None  # step 3 was made anew
+    assert incomplete_reason(tmp_path / "checkpoint-3") is None  # step 3 was made anew
     for checkpoint in tmp_path.glob("checkpoint-*"):
         (checkpoint / "trainer_state.json").unlink()
     with pytest.raises(ValueError, match="no complete checkpoint"):

@@ -18,7 +18,7 @@ from transformers import (
 from helpers.image_architectures import Bare
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import Linear
-from hf_logitmix.modalities.layers import sites
+from hf_logitmix.modalities.layers import layers_of
 
 timm = pytest.importorskip("timm")
 pytest.importorskip("torchvision")
@@ -177,7 +177,7 @@ def test_every_small_model_is_tried():
 def test_lam_0_at_a_layer_gives_the_partner(name):
     network = settled(name, channels=1)
     model, inputs = Bare(network), {"pixel_values": images(channels=1)}
-    layers = sites(model).layers
+    layers = layers_of(model).hidden
     assert layers == [network.get_submodule(row["module"]) for row in network.feature_info]
     with torch.no_grad():
         clean = model(**inputs)
