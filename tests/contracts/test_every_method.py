@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import default_data_collator
 
+from helpers.models import hooks_on
 from helpers.parts import data_of, method_of, new_model
 from helpers.training import InOrder, arguments, weights
 from hf_logitmix import METHODS, Method, MixCollator, MixTrainer
@@ -20,6 +21,7 @@ from hf_logitmix.modalities import modality_of
 from hf_logitmix.output import MixedOutput
 from hf_logitmix.pairing import MixPlan, check_plan
 from hf_logitmix.step import Step
+from hf_logitmix.training.extras import FILE_NAME as EXTRAS
 
 STEPS = 2
 COUNT = 14  # a step of eight examples and one of six
@@ -136,19 +138,20 @@ def test_logged_terms_add_up_to_the_loss(cut_up, name):
     kind, method = method_of(name)
     for trainer in cut_up(name):
         ready, batch = trainer.method_in_training, default_data_collator(data_of(kind, 4))
-        labels = batch.pop("labels")
+        labels, extra = batch.pop("labels"), ready.targets.penalty()
         for index, entry in enumerate(logged(trainer)):
             with torch.no_grad(), ready.install(trainer.model.train()):
-                terms, _ = ready(trainer.model, batch, labels, Step(index, STEPS, trainer.args.seed))
-            data, extra = ({n: term.weight for n, term in part.items()} for part in (terms, ready.targets.penalty()))
-            if not method.mixes and len(data | extra) == 1:
-                assert not {*data, "lam_mean", "data_loss"} & entry.keys()  # they would repeat the loss
-                continue
-            assert {*data, *extra} <= entry.keys()
-            total = sum(weight * entry[n] for n, weight in data.items())
-            assert entry["loss"] == pytest.approx(total + sum(w * entry[n] for n, w in extra.items()), abs=1e-4)
-            if extra:
-                assert entry["data_loss"] == pytest.approx(total, abs=1e-4)
+                terms, output = ready(trainer.model, batch, labels, Step(index, STEPS, trainer.args.seed))
+            expected = {*terms, *extra, *(["data_loss"] if extra else [])}
+            expected |= set() if output.mixed_logits is None else {"lam_mean"}
+            if not method.mixes and len(expected) == 1:
+                expected = set()  # it would repeat the loss
+            assert entry.keys() - {"loss", "grad_norm", "learning_rate", "step"} == expected
+            total, penalty = (
+                sum(term.weight * entry.get(n, entry["loss"]) for n, term in part.items()) for part in (terms, extra)
+            )
+            assert entry["loss"] == pytest.approx(total + penalty, abs=1e-4)
+            assert entry.get("data_loss", total) == pytest.approx(total, abs=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +170,7 @@ def train(output: Path, name: str, resume: str | None = None) -> tuple[Path, Mix
     saving = {"save_strategy": "steps", "save_steps": 1, "optim": "adamw_torch"}
     args = arguments(output, max_steps=STEPS, per_device_train_batch_size=4, gradient_accumulation_steps=2, **saving)
     model, data = new_model(kind, dropout=0.2), data_of(kind, COUNT)
-    trainer = MixTrainer(model=model, args=args, method=method, train_dataset=data)
+    trainer = MixTrainer(model=model, args=args, method=method, train_dataset=data, eval_dataset=data)
     trainer.train(resume_from_checkpoint=resume)
     return output, trainer
 
@@ -188,15 +191,21 @@ def test_a_resumed_run_ends_with_the_same_bits(saved, tmp_path, name):
 def test_what_is_saved_is_a_plain_model(saved, tmp_path, name):
     """Nothing that a method learns, installs or is taught by is among the weights."""
     output, trainer = saved(name)
-    (model := new_model(method_of(name)[0])).save_pretrained(tmp_path)
-    checkpoint = output / f"checkpoint-{STEPS}"
-    files = [folder / "model.safetensors" for folder in (checkpoint, tmp_path)]
-    assert load_file(files[0]).keys() == load_file(files[1]).keys()
-    loaded, info = modality_of(model).auto_class.from_pretrained(checkpoint, output_loading_info=True)
-    assert type(loaded) is type(model)
-    assert not any(info[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    assert torch.equal(weights(loaded), weights(trainer.model))
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in trainer.model.modules())
+    (model := new_model(method_of(name)[0])).save_pretrained(tmp_path / "plain")
+    known = load_file(tmp_path / "plain" / "model.safetensors").keys()
+    trainer.evaluate()  # in which the model's own forward guesses a problem_type
+    assert trainer.model.config.problem_type is None
+    trainer.save_model(str(tmp_path / "final"))
+    for folder in (output / f"checkpoint-{STEPS}", tmp_path / "final"):
+        assert load_file(folder / "model.safetensors").keys() == known
+        loaded, info = modality_of(model).auto_class.from_pretrained(folder, output_loading_info=True)
+        assert type(loaded) is type(model)
+        assert not any(info[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        assert torch.equal(weights(loaded), weights(trainer.model))
+    files, plain = ({path.name for path in (run / "checkpoint-1").iterdir()} for run in (output, saved("vanilla")[0]))
+    assert files - plain == ({EXTRAS} if len(trainer.method_in_training.learned) else set())
+    assert plain <= files
+    assert hooks_on(trainer.model) == 0
 
 
 @each_method

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from helpers.models import hooks_on
 from helpers.parts import batch_and_labels, classes_of, each, needs, new_model, training_set
 from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.mixing import Linear
@@ -87,7 +88,7 @@ def test_a_mixing_leaves_clean_rows_alone_and_gives_itself_where_lam_is_1(kind, 
                 assert own.all() or not (plan.lam == 1).all()
                 own &= inputs.get("attention_mask", torch.ones(4, 1)).bool().all(1)[: len(own)]  # masks are a union
                 torch.testing.assert_close(both.mixed_logits[own], plain[: len(own)][own], atol=1e-4, rtol=1e-3)
-        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+        assert hooks_on(model) == 0
 
 
 @pytest.mark.parametrize(("kind", "part"), each("objective"))

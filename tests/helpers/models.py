@@ -66,3 +66,7 @@ def bert_from(model: nn.Module, hidden: torch.Tensor, layer: int, mask: torch.Te
         output = block(hidden, additive)
         hidden = output if isinstance(output, torch.Tensor) else output[0]
     return model.classifier(model.bert.pooler(hidden))
+
+
+def hooks_on(model: nn.Module) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())

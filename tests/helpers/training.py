@@ -87,3 +87,8 @@ def loss_by_hand(method: str, model, rows: list[dict], masks=soft_mask) -> torch
         return mix
     similarity = (lam * clean + (1 - lam) * clean[partner] - mixed).square().mean()
     return mix + F.cross_entropy(clean, labels) + similarity
+
+
+def logged(trainer, name: str = "loss") -> list[float]:
+    """What the log says of each step."""
+    return [entry[name] for entry in trainer.state.log_history if "loss" in entry]

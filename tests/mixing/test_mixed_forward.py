@@ -31,7 +31,7 @@ from transformers import (
 from glue_runs.data import load_task
 from glue_runs.tasks import TASKS
 from helpers.data import batch_of, examples, real
-from helpers.models import VOCABULARY, bert_from, tiny_bert, tiny_vit
+from helpers.models import VOCABULARY, bert_from, hooks_on, tiny_bert, tiny_vit
 from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import CutMix, Linear
 from hf_logitmix.modalities.text import attached
@@ -260,10 +260,6 @@ def test_images_mix_their_pixels():
     output = mixed_forward(model, {"pixel_values": pixels}, plan)
     torch.testing.assert_close(output.mixed_logits, expected, **TOLERANCE)
     torch.testing.assert_close(output.logits, model(pixel_values=pixels).logits, **TOLERANCE)
-
-
-def hooks_on(model: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 class Boom(nn.Module):

@@ -14,17 +14,13 @@ from transformers import Trainer, TrainerCallback, pipeline
 from glue_runs.demo import train_tokenizer
 from helpers.data import batch_of, data_without_types, examples
 from helpers.models import bert_from, tiny_bert
-from helpers.training import InOrder, arguments, collate_pairs, weights
+from helpers.training import InOrder, arguments, collate_pairs, logged, weights
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
 from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
 from hf_logitmix.mixing import Linear
 from hf_logitmix.objectives.logitmix import SIMILARITIES
 
 METHODS = ["vanilla", "mixup", "manifold_mixup", "logitmix"]
-
-
-def logged(trainer) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 def train(folder, method="logitmix", model=None, **options):

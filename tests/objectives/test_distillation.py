@@ -13,14 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from helpers.data import batch_of, data_without_types, examples
 from helpers.models import VOCABULARY, tiny_bert
-from helpers.training import LEARNING_RATE, InOrder, arguments, weights
+from helpers.training import LEARNING_RATE, InOrder, arguments, logged, weights
 from hf_logitmix import Method, MixTrainer, MixTrainingArguments, get_method
 from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.objectives import Distillation, MixedOutput, total_of
@@ -159,10 +158,6 @@ def train(folder, teacher=None, model=None, data=None, method=None, callbacks=()
     )
     trainer.train()
     return trainer
-
-
-def logged(trainer, name="loss") -> list[float]:
-    return [entry[name] for entry in trainer.state.log_history if "loss" in entry]
 
 
 def loop_by_hand(model, teacher, data, temperature=2.0, weight=0.5, smoothing=0.0):
@@ -313,43 +308,6 @@ def test_evaluation_is_the_models_own_loss(tmp_path):
     with torch.no_grad():
         expected = tiny_bert().eval()(**batch_of(data), labels=torch.tensor([row["labels"] for row in data])).loss
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected.item(), abs=1e-5)
-
-
-def test_the_teacher_is_not_saved(tmp_path):
-    trainer = train(tmp_path, save_strategy="steps", save_steps=3)
-    trainer.save_model(str(tmp_path / "final"))
-    plain = InOrder(
-        model=tiny_bert(),
-        args=arguments(tmp_path / "plain", save_strategy="steps", save_steps=3),
-        method="vanilla",
-        train_dataset=data_without_types(22),
-    )
-    plain.train()
-    names = [{p.name for p in (tmp_path / folder / "checkpoint-3").iterdir()} for folder in (".", "plain")]
-    assert names[0] == names[1]
-    for folder in (tmp_path / "checkpoint-3", tmp_path / "final"):
-        assert load_file(folder / "model.safetensors").keys() == tiny_bert().state_dict().keys()
-        assert torch.equal(weights(AutoModelForSequenceClassification.from_pretrained(folder)), weights(trainer.model))
-
-
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
-    """Dropout in the student and in the (silent) teacher, random order."""
-    options = {"max_steps": 5, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
-
-    def run(folder, resume=None):
-        trainer = MixTrainer(
-            model=tiny_bert(dropout=0.1),
-            args=arguments(folder, **options, per_device_train_batch_size=4),
-            method=get_method("distillation", teacher=a_teacher()),
-            train_dataset=examples(20),
-        )
-        trainer.train(resume_from_checkpoint=resume)
-        return weights(trainer.model), logged(trainer)
-
-    whole, losses = run(tmp_path / "whole")
-    resumed, more = run(tmp_path / "resumed", resume=str(tmp_path / "whole" / "checkpoint-2"))
-    assert torch.equal(whole, resumed)
-    assert more == losses
 
 
 def test_bf16_autocast_is_near_float32(tmp_path):

@@ -16,22 +16,21 @@ from hypothesis.extra.numpy import arrays
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification, TrainerCallback, default_data_collator
+from transformers import TrainerCallback, default_data_collator
 
 from helpers.architectures import LENGTHS, MODEL_TYPES, NEEDS_OTHER_PACKAGES, inputs_of
 from helpers.data import batch_of, data_without_types, examples, soft_mask
-from helpers.models import tiny_bert, tiny_vit
+from helpers.models import hooks_on, tiny_bert, tiny_vit
 from helpers.tiny_models import NUM_LABELS, tiny_model
-from helpers.training import LEARNING_RATE, InOrder, arguments, weights
+from helpers.training import LEARNING_RATE, InOrder, arguments, logged, weights
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
 from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.losses import lamix_loss
 from hf_logitmix.models import classifier_of, linear_of
 from hf_logitmix.objectives import LaMix
 from hf_logitmix.objectives.second_head import SecondHead
-from hf_logitmix.pairing import Beta, Constant
 from hf_logitmix.step import Step
-from hf_logitmix.targets import Infogain, LabelSmoothing, OneHot
+from hf_logitmix.targets import Infogain, LabelSmoothing
 
 SMOOTH = 0.7 * torch.eye(3) + 0.1
 MATRIX = torch.tensor([[0.7, 0.3, 0.0], [0.1, 0.6, 0.3], [0.5, 0.1, 0.4]])
@@ -238,18 +237,6 @@ def test_the_loss_lies_between_that_of_one_class_and_e_times_another(case):
 # ---- the method ------------------------------------------------------------------------------------------------
 
 
-def test_defaults():
-    method = get_method("lamix")
-    assert (method.pairing.lam, method.pairing.label_lam, method.mixing.level) == (
-        Constant(0.5),
-        Beta(1.0),
-        "embedding",
-    )
-    objective = method.objective
-    assert (objective.beta, objective.clean_batches, objective.detach_target) == (0.5, True, False)
-    assert method.targets == OneHot()
-
-
 def test_even_steps_take_originals_and_odd_ones_mixed_rows():
     for clean_batches, expected in ((True, ["clean", "mixed"] * 4), (False, ["mixed"] * 8)):
         method = get_method("lamix", clean_batches=clean_batches)
@@ -361,10 +348,6 @@ def train(folder, model=None, data=None, cls=Started, callbacks=(), method=None,
     return trainer
 
 
-def logged(trainer) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
 def loss_by_hand(bert, rows, head, *, mixed, beta=0.5, label_lam="uniform", detach_target=False, eps=0.0, ring=4):
     """Forwards through inputs_embeds without token types, both heads on the pooled output, the loss written out."""
     batch = batch_of(rows)
@@ -458,15 +441,6 @@ def test_the_second_head_starts_wide_and_moves_unless_detached(tmp_path):
 def test_a_detached_second_head_does_not_decay(tmp_path, optim):
     trainer = train(tmp_path, detach_target=True, optim=optim, weight_decay=0.5)
     assert torch.equal(head_of(trainer.start)[0], head_of(trainer._extras)[0])
-
-
-def test_steps_log_their_own_term(tmp_path):
-    entries = [entry for entry in train(tmp_path).state.log_history if "loss" in entry]
-    for step, entry in enumerate(entries):
-        own, other = ("mix", "cls") if step % 2 else ("cls", "mix")
-        assert entry[own] == pytest.approx(entry["loss"], abs=1e-6)
-        assert other not in entry
-        assert ("lam_mean" in entry) is bool(step % 2)
 
 
 def test_weights_of_the_second_head_decay_and_its_bias_does_not(tmp_path):
@@ -571,24 +545,6 @@ def test_images_meet_at_one_half(tmp_path):
 
 
 # ---- around a training run -------------------------------------------------------------------------------------
-
-
-def test_what_is_saved_is_a_plain_model(tmp_path):
-    trainer = train(tmp_path, save_strategy="steps", save_steps=4)
-    trainer.save_model(str(tmp_path / "final"))
-    for folder in (tmp_path / "final", tmp_path / "checkpoint-4"):
-        assert load_file(folder / "model.safetensors").keys() == tiny_bert().state_dict().keys()
-        loaded, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
-        assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-        assert torch.equal(weights(loaded), weights(trainer.model))
-    kept = load_file(tmp_path / "checkpoint-4" / EXTRAS)
-    assert sorted(value.shape for value in kept.values()) == [(3,), (3, 32)]
-    assert any(torch.equal(value, head_of(trainer._extras)[0]) for value in kept.values())
-    assert not (tmp_path / "final" / EXTRAS).exists()
-
-
-def hooks_on(model: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 class Copies(TrainerCallback):
@@ -700,20 +656,6 @@ def saving_run(folder, resume=None, method="lamix", **options):
 
 def steps_of(trainer) -> list[dict]:
     return [entry for entry in trainer.state.log_history if "loss" in entry]
-
-
-@pytest.mark.parametrize("step", [3, 4])
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path, step):
-    """Before a mixed step and before a clean one, both in the middle of an epoch."""
-    whole = saving_run(tmp_path / "whole")
-    torch.rand(step)
-    resumed = saving_run(tmp_path / "resumed", resume=str(tmp_path / "whole" / f"checkpoint-{step}"))
-    assert torch.equal(weights(whole.model), weights(resumed.model))
-    for ours, theirs in zip(head_of(whole._extras), head_of(resumed._extras), strict=True):
-        assert torch.equal(ours, theirs)
-    assert steps_of(whole) == steps_of(resumed)
-    last = [load_file(tmp_path / name / "checkpoint-6" / EXTRAS) for name in ("whole", "resumed")]
-    assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])
 
 
 def test_a_checkpoint_without_the_second_head_is_refused(tmp_path):

@@ -370,13 +370,6 @@ def test_margins_of_a_wrong_length():
 
 
 @pytest.mark.parametrize("name", ["mcel", "sg_mcel", "gmcel"])
-@pytest.mark.parametrize(("num_labels", "problem"), [(1, "regression"), (3, "multi_label_classification")])
-def test_undefined_without_classes(name, num_labels, problem):
-    with pytest.raises(ValueError, match=problem):
-        get_method(name).check(tiny_bert(num_labels), LabelSpec(num_labels, problem))
-
-
-@pytest.mark.parametrize("name", ["mcel", "sg_mcel", "gmcel"])
 def test_two_classes_warn(name):
     with pytest.warns(UserWarning, match="label smoothing with twice the eps"):
         get_method(name).check(tiny_bert(2), LabelSpec(2, "single_label_classification"))
@@ -547,24 +540,6 @@ def test_learned_targets_stay_useful(tmp_path, name, parametrization):
     )
 
 
-def test_penalties_are_in_the_log(tmp_path):
-    """At eps = .2 of three classes: (.2 - .5)^2 = .09 and .2^2 = .04, with weights 20 and 30 in the loss."""
-    trainer = InOrder(
-        model=tiny_bert(),
-        args=arguments(tmp_path, max_steps=1),
-        method=get_method("sg_mcel", class_similarity=A),
-        train_dataset=examples(8),
-    )
-    trainer.train()
-    first = trainer.state.log_history[0]
-    assert [first[name] for name in SG_NAMES] == pytest.approx([0, 0.09, 0.04], abs=1e-6)
-    with torch.no_grad():
-        logits = tiny_bert()(**batch_of(examples(8))).logits
-    rows = 0.8 * torch.eye(3) + 0.2 * A
-    plain = F.cross_entropy(logits, rows[torch.tensor([row["labels"] for row in examples(8)])]).item()
-    assert first["loss"] == pytest.approx(plain + 20 * 0.09 + 30 * 0.04, abs=2e-5)
-
-
 @pytest.mark.parametrize(("name", "parametrization"), [("sg_mcel", "simplex"), ("gmcel", "soft")])
 def test_what_is_learned_is_in_the_optimizer_and_not_in_the_model(tmp_path, name, parametrization):
     plain = set(tiny_bert().state_dict())
@@ -646,23 +621,6 @@ def run(folder, name, parametrization="simplex", stop=None, resume=None, **optio
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer
-
-
-@pytest.mark.parametrize(("name", "parametrization"), [("sg_mcel", "simplex"), ("gmcel", "soft")])
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path, name, parametrization):
-    """Random order, dropout, AdamW, accumulation, similarity found at the start; stopped in the middle of an epoch."""
-    whole = run(tmp_path / "whole", name, parametrization)
-    stopped = run(tmp_path / "parts", name, parametrization, stop=4)
-    assert stopped.state.global_step == 4
-    resumed = run(tmp_path / "parts", name, parametrization, resume=True)
-    assert torch.equal(weights(whole.model), weights(resumed.model))
-    first, second = (trainer.method_in_training.targets for trainer in (whole, resumed))
-    assert torch.equal(first.learned.weight, second.learned.weight)
-    assert torch.equal(first.matrix(3), second.matrix(3))
-    assert torch.equal(first.class_similarity, second.class_similarity)
-    assert not torch.equal(first.matrix(3), stopped.method_in_training.targets.matrix(3))
-    losses = [[entry["loss"] for entry in t.state.log_history if "loss" in entry] for t in (whole, resumed)]
-    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(

@@ -112,13 +112,6 @@ def test_partners_are_a_permutation_and_lam_one_number_even_for_a_last_batch_of_
     assert sizes == [4, 4, 4, 1]
 
 
-@pytest.mark.parametrize(("method", "alpha"), [("logitmix", 3.0), ("mixup", 0.4), (get_method("logitmix", alpha=1), 1)])
-def test_lam_over_many_batches_follows_the_methods_beta(method, alpha):
-    collate = MixCollator(default_data_collator, method)
-    drawn = [collate([{"label": i}, {"label": i + 1}])["lam"][0].item() for i in range(1500)]
-    assert stats.kstest(drawn, stats.beta(alpha, alpha).cdf).pvalue > 0.01
-
-
 def test_other_keys_are_left_alone():
     plain, batch = with_extras(EXAMPLES), MixCollator(with_extras)(EXAMPLES)
     assert set(batch) == {*plain, "partner", "lam"}

@@ -8,7 +8,6 @@ import torch
 from datasets import Dataset
 from torch.nn import functional as F
 from transformers import (
-    AutoModelForSequenceClassification,
     Trainer,
     TrainerCallback,
     default_data_collator,
@@ -52,32 +51,6 @@ def test_equals_a_loop_by_hand(tmp_path, method, batch, accumulation):
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert logged == pytest.approx(losses, abs=2e-5)
     torch.testing.assert_close(weights(model), weights(by_hand), atol=2e-5, rtol=1e-4)
-
-
-def test_unequal_micro_batches_count_by_examples(tmp_path):
-    """Micro-batches of 4, 4 and 1 make one step: its loss is the mean over nine examples."""
-    data, model = data_without_types(9), tiny_bert()
-    expected = loss_by_hand("vanilla", model, data).item()
-    args = arguments(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=4, max_steps=1)
-    trainer = InOrder(model=model, args=args, method="vanilla", train_dataset=data)
-    trainer.train()
-    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, abs=1e-5)
-
-
-def test_terms_add_up_to_the_loss_in_the_log(tmp_path):
-    trainer = MixTrainer(
-        model=tiny_bert(),
-        args=arguments(tmp_path, MixTrainingArguments, logging_steps=2, max_steps=4, weights=[1.0, 0.5, 2.0]),
-        method="logitmix",
-        train_dataset=examples(16),
-        data_collator=collate_pairs,
-    )
-    trainer.train()
-    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
-    assert len(entries) == 2
-    for entry in entries:
-        assert entry["loss"] == pytest.approx(entry["mix"] + 0.5 * entry["cls"] + 2 * entry["sim"], abs=1e-5)
-        assert entry["lam_mean"] == pytest.approx(0.45, abs=1e-6)
 
 
 @pytest.mark.parametrize("method", ["logitmix", "label_smoothing"])
@@ -207,34 +180,6 @@ def test_mixin_goes_in_front_of_another_trainer_and_behind(tmp_path):
     assert counter.steps == 2
 
 
-@pytest.mark.parametrize("method", ["logitmix", "manifold_mixup"])
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path, method):
-    """Random pairs, dropout, AdamW, a level drawn for each step, accumulation; stopped in the middle of an epoch."""
-    options = {
-        "max_steps": 6,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "optim": "adamw_torch",
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
-    }
-
-    def train(folder, resume=None):
-        trainer = MixTrainer(
-            model=tiny_bert(dropout=0.1),
-            args=arguments(folder, **options),
-            method=method,
-            train_dataset=examples(20),
-        )
-        trainer.train(resume_from_checkpoint=resume)
-        return weights(trainer.model), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-    whole, losses = train(tmp_path / "whole")
-    resumed, more = train(tmp_path / "resumed", resume=str(tmp_path / "whole" / "checkpoint-4"))
-    assert torch.equal(whole, resumed)
-    assert more == losses
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_mix_collator_serves_the_trainer_whatever_the_workers(tmp_path, workers):
     trainer = InOrder(
@@ -251,21 +196,6 @@ def test_a_mix_collator_serves_the_trainer_whatever_the_workers(tmp_path, worker
     expected = [collator(rows[start : start + 3])["lam"].mean().item() for start in (0, 3, 6, 9)]
     assert lams == pytest.approx(expected, abs=1e-6)
     assert len(set(lams)) == 4
-
-
-def test_a_model_trained_with_logitmix_is_a_plain_model(tmp_path):
-    model = tiny_bert()
-    data = examples(8)
-    trainer = MixTrainer(
-        model=model, args=arguments(tmp_path), method="logitmix", train_dataset=data, eval_dataset=data
-    )
-    trainer.train()
-    trainer.evaluate()  # in which the model's own forward guesses a problem_type
-    assert model.config.problem_type is None
-    trainer.save_model(str(tmp_path / "final"))
-    loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "final", output_loading_info=True)
-    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    torch.testing.assert_close(weights(loaded), weights(model))
 
 
 def test_images_train_with_the_same_trainer(tmp_path):

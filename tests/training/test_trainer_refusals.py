@@ -20,8 +20,7 @@ from transformers import (
 from helpers.data import Lazy, data_without_types, examples
 from helpers.models import tiny_bert
 from helpers.training import arguments
-from hf_logitmix import Method, MixTrainer, MixTrainerMixin, MixTrainingArguments, get_method
-from hf_logitmix.mixing import Linear
+from hf_logitmix import MixTrainer, MixTrainerMixin, MixTrainingArguments, get_method
 
 
 def labelled(*labels):
@@ -139,11 +138,6 @@ class InFront(MixTrainerMixin, BringsItsOwnLoss):
 def test_a_loss_function_that_a_subclass_brings_is_refused_too(tmp_path):
     with pytest.raises(ValueError, match="compute_loss_func"):
         InFront(model=tiny_bert(), args=arguments(tmp_path))
-
-
-def test_mixing_that_the_objective_would_ignore_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="would have no effect"):
-        MixTrainer(model=tiny_bert(), args=arguments(tmp_path), method=Method(mixing=Linear()))
 
 
 def test_a_ramp_needs_the_whole_batch():

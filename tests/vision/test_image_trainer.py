@@ -46,7 +46,7 @@ from helpers.images import (
 )
 from helpers.models import tiny_vit
 from helpers.training import arguments, weights
-from hf_logitmix import METHODS, MixTrainingArguments, get_method
+from hf_logitmix import MixTrainingArguments, get_method
 from hf_logitmix.vision.adapters import as_image_set
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.images import ImageSet
@@ -335,19 +335,6 @@ def test_models_of_transformers_load_with_transformers(tmp_path, make):
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     assert torch.equal(weights(loaded), weights(trainer.model))
     torch.testing.assert_close(loaded.eval()(pixels).logits, trainer.model.eval()(pixels).logits)
-
-
-@pytest.mark.slow  # of the command line in test_vision_train.py it is not
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "distillation"])
-def test_every_method_trains_a_model_of_timm(tmp_path, method):
-    trainer = trainer_of(timm_model(), image_arguments(tmp_path, opt="sgd", max_steps=2), method)
-    before = weights(trainer.model).clone()
-    trainer.train()
-    assert torch.isfinite(weights(trainer.model)).all()
-    assert not torch.equal(weights(trainer.model), before)
-    mixing = trainer.method.mixing
-    if hasattr(mixing, "mean"):
-        assert (mixing.mean, mixing.std) == (MEAN, STD)
 
 
 # ---- images ----------------------------------------------------------------------------------------------------
