@@ -60,7 +60,9 @@ def find(parts: Mapping[str, Any], name: str) -> Option:
         names = " or ".join(option.full_name for option in found)
         raise ValueError(f"{name} is an option of several parts of this method: pass {names}.")
     accepted = ", ".join(dict.fromkeys(option.name for option in every))
-    raise ValueError(f"{name} is not an option of this method: it has {accepted}.")
+    raise ValueError(
+        f"{name} is not an option of this method: it has {accepted}; targets and criterion are of every method."
+    )
 
 
 def with_values(part: Any, path: tuple[str, ...], values: Mapping[str, Any]) -> Any:

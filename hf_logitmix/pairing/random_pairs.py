@@ -41,7 +41,10 @@ class RandomPairs(Pairing):
 
     lam: Distribution = field(
         default_factory=Beta,
-        metadata={"help": "Weight of the own input: uniform, half or a number, for Beta(alpha, alpha).", **_HOLDS},
+        metadata={
+            "help": "Weight of the own input: uniform, half or a number, instead of Beta(alpha, alpha).",
+            **_HOLDS,
+        },
     )
     label_lam: Distribution | None = field(
         default=None,

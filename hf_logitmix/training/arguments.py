@@ -41,7 +41,8 @@ class MixTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Margins c_i of the classes; else those that are zero at E_ii = 1 - eps."}
     )
     lam: str | None = field(
-        default=None, metadata={"help": "Weight of the own input: uniform, half or a number, for Beta(alpha, alpha)."}
+        default=None,
+        metadata={"help": "Weight of the own input: uniform, half or a number, instead of Beta(alpha, alpha)."},
     )
     alpha: float | None = field(default=None, metadata={"help": "lam is drawn from Beta(alpha, alpha)."})
     label_lam: str | None = field(

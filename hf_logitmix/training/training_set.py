@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from hf_logitmix.digest import digest
+from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.training.checks import check_labels, label_column
 
 
@@ -97,7 +98,7 @@ class TrainingSet:
         device = next(self.model.parameters()).device
         for start in range(0, len(indices), size):
             batch = self.collator([self.dataset[int(index)] for index in indices[start : start + size]])
-            left_out = ("label", "labels", "partner", "lam")
+            left_out = ("label", "labels", *MixPlan._fields)
             yield {
                 name: value.to(device)
                 for name, value in batch.items()
