@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,5 +65,5 @@ class MaskChoiceMixin(_Base):
         self.method = self.method.with_options(masks=masks)
         if self._in_training is not None:
             self._in_training = replace(self._in_training, method=self.method, mixing=self.method.mixing)
-        record: Mapping[str, Any] = self._record or {}
-        self._record = with_masks(record, masks)
+        if self._record is not None:  # a step outside of `train` leaves none
+            self._record = with_masks(self._record, masks)

@@ -292,3 +292,13 @@ def test_arguments_that_are_changed_before_training_count(tmp_path, search):
     trainer.args.alpha = 5.0
     trainer.train()
     assert trainer.method.pairing.lam.alpha == 5.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_outside_of_train_has_the_loss_of_the_method(tmp_path, method):
+    """For a loop of one's own around `training_step`; nothing but the gradients is left behind."""
+    rows, model = data_without_types(8), tiny_bert()
+    trainer = MixTrainer(model=model, args=arguments(tmp_path), method=method, train_dataset=data_without_types(18))
+    loss = trainer.compute_loss(model.train(), collate_pairs(rows))
+    assert loss.item() == pytest.approx(loss_by_hand(method, tiny_bert(), rows).item(), abs=2e-5)
+    assert not list(tmp_path.iterdir())
