@@ -16,7 +16,8 @@ import torch
 from helpers.data import data_without_types
 from helpers.models import tiny_bert
 from helpers.training import InOrder, arguments, collate_pairs, weights
-from hf_logitmix import get_method, similarity
+from hf_logitmix import get_method
+from hf_logitmix.targets import similarity
 from hf_logitmix.training.command_line import leave_together
 
 TRAIN = 32

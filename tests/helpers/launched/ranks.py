@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-import hf_logitmix.training.trainer
+import hf_logitmix.method
 from helpers.data import data_without_types
 from helpers.models import tiny_bert
 from helpers.training import InOrder, arguments, collate_pairs, weights
@@ -18,16 +18,16 @@ from hf_logitmix.training.command_line import leave_together
 
 def plans_of(folder: Path) -> tuple[int, list]:
     """The lam and the partners of three steps of this process."""
-    plans, forward = [], hf_logitmix.training.trainer.mixed_forward
+    plans, forward = [], hf_logitmix.method.mixed_forward
 
     def listening(model, inputs, plan, **kwargs):
         plans.append([plan.lam.tolist(), plan.partner.tolist()])
         return forward(model, inputs, plan, **kwargs)
 
-    hf_logitmix.training.trainer.mixed_forward = listening
+    hf_logitmix.method.mixed_forward = listening
     args = arguments(folder, per_device_train_batch_size=4)
     InOrder(tiny_bert(), args, method="mixup", train_dataset=data_without_types(24)).train()
-    hf_logitmix.training.trainer.mixed_forward = forward
+    hf_logitmix.method.mixed_forward = forward
     return args.process_index, plans
 
 
