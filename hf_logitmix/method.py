@@ -66,6 +66,8 @@ class Method:
                 f"objective={self.objective} needs mixed rows and mixing={self.mixing} makes none: pass a mixing such "
                 "as Linear()."
             )
+        if not self.mixing.mixes and self.pairing != RandomPairs():
+            raise ValueError(f"pairing={self.pairing} would have no effect: mixing={self.mixing} mixes nothing.")
         if "mixed" in kinds and self.pairing.fraction < 1:
             raise ValueError(
                 f"mix_fraction={self.pairing.fraction} would drop the rest of the batch in steps where "
@@ -226,6 +228,11 @@ class MethodInTraining:
             the terms of the loss, of which `hf_logitmix.objectives.total_of` makes one number, and the output.
         """
         rows = self.rows(step)
+        if plan is not None and rows == "mixed" and len(plan.partner) < len(labels):
+            raise ValueError(
+                f"a plan of {len(plan.partner)} rows leaves out the rest of a batch of {len(labels)}, of which "
+                f"{self.method.objective} trains on mixed rows alone: pass a row for each example."
+            )
         if plan is None:
             plan = unmixed(labels) if rows == "clean" else self.pairing(inputs, labels, step)
         criterion = self.criterion or criterion_of(labels)
@@ -235,4 +242,4 @@ class MethodInTraining:
         if output.mixed_logits is not None:
             output = output._replace(plan=self.pairing.relabel(output.plan, labels))
         loss = RowLoss(criterion, self.targets.matrix(self.num_labels))
-        return self.objective(output, labels, loss, inputs), output
+        return {**self.objective(output, labels, loss, inputs), **self.targets.penalty()}, output

@@ -98,11 +98,11 @@ def get_method(name: str, **options: Any) -> Method:
 
     Args:
         name: a key of `METHODS`.
-        options: fields of the pairing (``alpha``, ``lam``, ``label_lam``, ``per_example``, ``mix_fraction``, ``prob``),
-            of the mixing (``level``, ``block_num``, ...), of the objective (``weights``, ``similarity``, ``warmup``,
-            ``milestones``, ``beta``, ``teacher``, ``temperature``, ...), of the criterion, of the targets (``eps``,
-            ``class_similarity``, ...), or ``criterion`` and ``targets`` themselves: see `Method`. Where two parts share
-            a name it is ``part__name``, such as ``objective__alpha``.
+        options: fields of the pairing (``alpha``, ``lam``, ``label_lam``, ``per_example``, ``mix_fraction``, ``prob``,
+            ``off_after``, ``partners``), of the mixing (``level``, ``masks``, ``block_num``, ...), of the objective
+            (``weights``, ``similarity``, ``warmup``, ``milestones``, ``beta``, ``teacher``, ``temperature``, ...), of the
+            criterion, of the targets (``eps``, ``class_similarity``, ...), or ``criterion`` and ``targets`` themselves:
+            see `Method`. Where two parts share a name it is ``part__name``, such as ``objective__alpha``.
 
     Raises:
         ValueError: for a name or an option that is not there, or a value that is not possible.

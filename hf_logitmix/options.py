@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+RENAMED = {"drops": "milestones", "p": "norm", "s": "similarity_fn"}  # names of older releases, which still work
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -56,6 +58,8 @@ def find(parts: Mapping[str, Any], name: str) -> Option:
     found = [option for option in every if name in (option.name, option.full_name)]
     if len(found) == 1:
         return found[0]
+    if not found and name in RENAMED:
+        return find(parts, RENAMED[name])
     if found:
         names = " or ".join(option.full_name for option in found)
         raise ValueError(f"{name} is an option of several parts of this method: pass {names}.")

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from transformers import BertConfig, BertForSequenceClassification
 
-from hf_logitmix import METHODS, Method, get_method
+from hf_logitmix import METHODS, Method, get_method, objectives
 from hf_logitmix.mixing import CutMix, Linear, NoMixing, PuzzleMix
 from hf_logitmix.objectives import Clean, Distillation, LaMix, LogitMix, Mixed
 from hf_logitmix.pairing import Beta, Constant, RandomPairs, Uniform
@@ -275,3 +275,16 @@ def test_a_part_in_the_place_of_another_is_refused():
     for name, part in (("mixing", SimpleNamespace(mixes=False)), ("pairing", Linear()), ("objective", Linear())):
         with pytest.raises(ValueError, match=f"{name} must be an object of hf_logitmix"):
             Method(**{"mixing": Linear(), "objective": LogitMix(), name: part})
+
+
+def test_names_of_older_releases_still_work():
+    assert get_method("logitmix", drops=(0.5,)).objective.milestones == (0.5,)
+    assert get_method("sg_mcel", p=1.0).targets.norm == 1.0
+    assert (objectives.CrossEntropy, objectives.MixedCrossEntropy) == (Clean, Mixed)
+
+
+def test_what_would_have_no_effect_is_refused():
+    with pytest.raises(ValueError, match=r"pairing=RandomPairs.* would have no effect"):
+        Method(pairing=RandomPairs(prob=0.5))
+    with pytest.raises(ValueError, match="lam must be"):
+        RandomPairs(lam=[1, 2])

@@ -38,6 +38,7 @@ else:
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "hf_logitmix.json"
+_OF_OLD = ("CrossEntropy", "MixedCrossEntropy")  # objectives of records from before there were five choices
 ROWS = 16  # of a training set, by which it is told from others
 
 
@@ -62,7 +63,12 @@ class ProvenanceMixin(_Base):
         path, name = checkpoint / FILE_NAME, checkpoint.name
         if not path.exists():
             logger.warning("%s lacks %s, so how it was trained cannot be compared with this run.", name, FILE_NAME)
-        elif differs := differences(*_as_settled(json.loads(path.read_text(encoding="utf-8")), self._new_record())):
+        elif is_of_older_release(saved := json.loads(path.read_text(encoding="utf-8"))):
+            raise ValueError(
+                f"resume_from_checkpoint: {name} was saved by an older release, whose options had other names: resume "
+                "it with that release, or start a new run from its weights, with from_pretrained."
+            )
+        elif differs := differences(*_as_settled(saved, self._new_record())):
             raise ValueError(
                 f"resume_from_checkpoint: {name} was trained in another way ({'; '.join(differs)}): go back to that, "
                 "or start a new run from its weights, with from_pretrained."
@@ -139,9 +145,18 @@ def versions() -> dict[str, str]:
     }
 
 
+def is_of_older_release(record: Mapping[str, Any]) -> bool:
+    """Whether a record is from before a method was five choices."""
+    return record["options"]["objective"]["type"] in _OF_OLD or "alpha" in record["options"]["mixing"]
+
+
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     """In what two records differ that changes training, a phrase each; what only one of them knows is left out."""
     found = []
+    kinds = [record["options"].get("criterion") for record in (saved, own)]  # None: the one that fits the labels
+    if None in kinds and kinds[0] != kinds[1]:
+        was, now = ("that of the labels" if kind is None else kind["type"] for kind in kinds)
+        found.append(f"criterion was {was} and is {now}")
     for part in (part for part in own["options"] if part in saved["options"]):
         was, now = flat(saved["options"][part]), flat(own["options"][part])
         names = ["type"] if was["type"] != now["type"] else [name for name in now if name in was]

@@ -114,7 +114,7 @@ class PuzzleMix(Mixing):
                     f"{name}={values} has {len(values)} numbers and images have {pixels.shape[1]} channels."
                 )
             statistics[name] = None if values is None else torch.tensor(values).to(pixels.device, non_blocking=True)
-        return puzzlemix(  # type: ignore[return-value]
+        mixed, true_plan = puzzlemix(  # type: ignore[misc]
             pixels,
             saliency,
             plan,
@@ -129,6 +129,9 @@ class PuzzleMix(Mixing):
             t_size=self.t_size,
             **statistics,
         )
+        alone = plan.lam == 1  # rows that are not to be mixed, for which the prior alone would not do
+        mixed = torch.where(alone[:, None, None, None], pixels[: len(alone)], mixed)
+        return mixed, true_plan._replace(lam=torch.where(alone, plan.lam, true_plan.lam))
 
     def _blocks(self, size: int, step: Step) -> int:
         if self.block_num is not None:

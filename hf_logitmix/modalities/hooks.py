@@ -148,7 +148,7 @@ class MixingHooks:
             raise RuntimeError(
                 f"no hook at level {forward.level!r} fired, so nothing was mixed: this model's forward never calls the "
                 "modules that get_input_embeddings() and its layers name (pass another level or model), or it was "
-                "compiled before they had hooks (compile inside `hf_logitmix.mixing.text.attached`, after "
+                "compiled before they had hooks (compile inside `hf_logitmix.modalities.hooks.attached`, after "
                 "`torch.compiler.reset()`)."
             )
 

@@ -8,12 +8,16 @@ from hf_logitmix.objectives.logitmix import LogitMix
 from hf_logitmix.objectives.mixed import Mixed
 from hf_logitmix.output import MixedOutput
 
+CrossEntropy, MixedCrossEntropy = Clean, Mixed  # their names before the criterion was a choice of its own
+
 __all__ = [
     "Clean",
+    "CrossEntropy",
     "Distillation",
     "LaMix",
     "LogitMix",
     "Mixed",
+    "MixedCrossEntropy",
     "MixedOutput",
     "Objective",
     "Term",

@@ -70,7 +70,7 @@ class Constant(Distribution):
             raise ValueError(f"value must be in [0, 1], got {self.value}: it is a weight in a mix.")
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        return torch.full((count,), self.value)
+        return torch.full((count,), float(self.value))
 
 
 _NAMES = {"uniform": Uniform(), "half": Constant(0.5)}
@@ -84,7 +84,7 @@ def as_distribution(given: Distribution | float | str, argument: str) -> Distrib
     """
     if isinstance(given, Distribution):
         return given
-    if given in _NAMES:
+    if isinstance(given, str) and given in _NAMES:
         return _NAMES[given]
     try:
         return Constant(float(given))

@@ -56,9 +56,9 @@ def check_plan(plan: MixPlan, batch_size: int) -> None:
     if plan.partner.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"partner is {plan.partner.dtype}: pass indices into the batch, LongTensor[M].")
     if any(part is not None and part.shape != plan.partner.shape for part in plan):
-        lengths = [None if part is None else len(part) for part in plan]
+        shapes = [None if part is None else list(part.shape) for part in plan]
         raise ValueError(
-            f"a plan of {lengths[0]} partners, {lengths[1]} lam and {lengths[2]} label_lam: pass one of each a row."
+            f"a plan of partner {shapes[0]}, lam {shapes[1]} and label_lam {shapes[2]}: pass one of each a row."
         )
     check_range(plan.partner, 0, batch_size - 1, "partner", f"pass indices into the batch of {batch_size}")
     check_range(plan.lam, 0, 1, "lam", "pass the weight of the example itself")

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hf_logitmix.modalities import modality_of
+from hf_logitmix.models import name_of
 from hf_logitmix.pairing.base import Pairing, first_tensor
 from hf_logitmix.pairing.distributions import Beta, Distribution, as_distribution
 from hf_logitmix.pairing.plan import MixPlan
+from hf_logitmix.part import LabelSpec
 from hf_logitmix.step import Step
 
 _PARTNERS = ("any", "length")
@@ -74,6 +77,10 @@ class RandomPairs(Pairing):
                 raise ValueError(f"{name} must be in (0, 1], got {value}: it is {meaning}.")
         if self.partners not in _PARTNERS:
             raise ValueError(f"partners must be one of {', '.join(_PARTNERS)}, got {self.partners!r}.")
+
+    def check(self, model: nn.Module, labels: LabelSpec) -> None:
+        if self.partners == "length" and not modality_of(model).has_masks:
+            raise ValueError(f"partners='length' is for text and {name_of(model)} reads images: pass partners='any'.")
 
     def __call__(self, inputs: Mapping[str, Any], labels: Tensor | None, step: Step) -> MixPlan:
         first, generator = first_tensor(inputs), step.generator("plan")

@@ -101,11 +101,11 @@ class _Learned(MCEL):
             raise ValueError("eps=0.0 cannot be learned from: start inside (0, 0.5).")
         count = len(type(self).penalties)
         if len(self.penalties) != count or not all(math.isfinite(w) and w >= 0 for w in self.penalties):
-            raise ValueError(f"penalties={self.penalties!r} are not possible: pass {count} numbers >= 0.")
+            raise ValueError(f"penalties must be {count} numbers >= 0, got {self.penalties!r}.")
         if not (1 <= self.norm < math.inf):
             raise ValueError(f"norm must be a number >= 1, got {self.norm}.")
         if self.targets_lr is not None and not (0 < self.targets_lr < math.inf):
-            raise ValueError(f"targets_lr={self.targets_lr} is not possible: pass a number > 0, or None.")
+            raise ValueError(f"targets_lr must be a number > 0 or None, got {self.targets_lr}.")
 
     @property
     def are_distributions(self) -> bool:  # type: ignore[override]

@@ -79,8 +79,8 @@ def check_parameters(model: nn.Module, is_deepspeed: bool, args: TrainingArgumen
 def check_head(model: nn.Module) -> None:
     """Refuse heads that do not give one row of class logits an example.
 
-    Words of two sentences meet at a place only because both are there, so token classification has nothing to mix its
-    labels by; multiple choice scores each choice in a row of its own.
+    In token classification the words at one position of two sentences have nothing to do with one another, so there is
+    no sense in mixing their labels; multiple choice scores each choice in a row of its own.
     """
     name = type(under_peft_model(unwrap(model))).__name__
     if name in _bodies():

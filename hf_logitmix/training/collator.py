@@ -60,7 +60,7 @@ class MixCollator:
             raise ValueError(
                 "the wrapped collator gave no tensors: pass one that returns them, such as default_data_collator."
             )
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        inputs = {name: value for name, value in tensors.items() if name != "labels"}
         # a step that is told by what is in the batch; where in training it stands is not known here
         step = Step(index=0, max_steps=0, seed=int.from_bytes(digest(str(self.seed), [tensors]), "big"))
         if self.method.mixes:

@@ -38,12 +38,15 @@ logger = logging.getLogger(__name__)
 class MaskChoiceMixin(_Base):
     """Settles `Linear.masks` where it is None, and says in the record how."""
 
+    _masks_are_settled = False
+
     def _masks_are_open(self) -> bool:
         mixing = self.method.mixing
         return isinstance(mixing, Linear) and mixing.masks is None and have_masks(mixing.level, unwrap(self.model))
 
     def _begin_masks(self, is_tried: bool) -> None:
         """Before the first step: as in the checkpoint that is resumed from, or the union where nothing is tried."""
+        self._masks_are_settled = False
         if not self._masks_are_open():
             return
         path = None if self._resumed_from is None else self._resumed_from / FILE_NAME
@@ -62,7 +65,8 @@ class MaskChoiceMixin(_Base):
         self._settle_masks("soft" if self.accelerator.gather(votes).min() > 0 else "union")
 
     def _settle_masks(self, masks: Masks) -> None:
-        self.method = self.method.with_options(masks=masks)
+        self.method = self.method.with_options(mixing__masks=masks)
+        self._masks_are_settled = True
         if self._in_training is not None:
             self._in_training = replace(self._in_training, method=self.method, mixing=self.method.mixing)
         if self._record is not None:  # a step outside of `train` leaves none

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +155,10 @@ class MixTrainerMixin(
         labels = self._take_labels(inputs)
         self._rehearse(model, inputs, labels)
         terms, output = self.method_in_training(model, inputs, labels, self._next_step(), plan)
-        extra = {**self.method_in_training.targets.penalty(), **self._auxiliary.take()}
+        terms |= self._auxiliary.take()
         weight = self._example_weight(len(labels))
-        self._note_terms(self._logged(terms, extra, output), weight)
-        loss = weight * total_of({**terms, **extra})
+        self._note_terms(self._logged(terms, output), weight)
+        loss = weight * total_of(terms)
         logits = output.mixed_logits if output.logits is None else output.logits
         assert logits is not None
         return (loss, {"logits": logits[:, : self.method_in_training.num_labels]}) if return_outputs else loss
@@ -169,11 +169,12 @@ class MixTrainerMixin(
         self._micro_batch += 1
         return Step(state.global_step, state.max_steps, self.args.seed, micro_batch, self.args.process_index)
 
-    def _logged(self, terms: Terms, extra: Terms, output: MixedOutput) -> dict[str, Tensor]:
+    def _logged(self, terms: Terms, output: MixedOutput) -> dict[str, Tensor]:
         """What the log says of a micro-batch beside its loss: nothing where that is one term of clean rows."""
-        found = {name: term.rows.mean() for name, term in {**terms, **extra}.items()}
-        if extra:
-            found["data_loss"] = total_of(terms)
+        found = {name: term.rows.mean() for name, term in terms.items()}
+        of_data = {name: term for name, term in terms.items() if term.rows.dim()}  # no penalties
+        if len(of_data) < len(terms):
+            found["data_loss"] = total_of(of_data)
         if output.mixed_logits is not None:
             found["lam_mean"] = output.plan.lam.mean()
         return found if self.method.mixes or len(found) > 1 else {}
@@ -193,6 +194,8 @@ class MixTrainerMixin(
             self._begin_masks(is_tried=False)
             return
         mixing, criterion, kinds = self.method.mixing, self.method.criterion, self.method.objective.kinds - {"clean"}
+        if self._masks_are_settled:  # by the checkpoint that is gone on from: not to be tried again
+            mixing = replace(mixing, masks="union")  # type: ignore[type-var]
         self._end_masks([rehearse(model, inputs, mixing, rows, labels, criterion) for rows in sorted(kinds)])
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:

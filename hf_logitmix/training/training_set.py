@@ -1,4 +1,4 @@
-"""What targets and objectives may look at before the first step."""
+"""What the parts of a method may look at before the first step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hf_logitmix.training.checks import check_labels, label_column
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What targets and objectives may look at before the first step.
+    """What the parts of a method may look at before the first step.
 
     Attributes:
         dataset: the Trainer's training set.
