@@ -7,15 +7,20 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from hf_logitmix.criteria import Focal
 from hf_logitmix.method import Method
 from hf_logitmix.mixing import CutMix, Linear, PuzzleMix
-from hf_logitmix.objectives import Distillation, LaMix, LogitMix, Mixed
+from hf_logitmix.objectives import Distillation, LaMix, LogitMix, Mixed, RegMixup
 from hf_logitmix.pairing import Beta, Constant, RandomPairs
 from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing
 
 _MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
 _MCEL = "Negi, Chan, Mahoor, Leveraging Class Similarity to Improve Deep Neural Network Robustness, 2018"
 _PUZZLEMIX = "Kim et al., Puzzle Mix: Exploiting Saliency and Local Statistics for Optimal Mixup, ICML 2020"
+_FOCAL = (
+    "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017; gamma of Mukhoti et al., Calibrating Deep Neural "
+    "Networks using Focal Loss, NeurIPS 2020"
+)
 _LAMIX = "Bypassing the Random Input Mixing in Mixup, submitted to ICLR 2021"
 _LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022"
 
@@ -45,6 +50,7 @@ METHODS: Mapping[str, Method] = _named(
         "mcel": Method(targets=MCEL(eps=0.2), source=_MCEL),
         "sg_mcel": Method(targets=SGMCEL(), source=_MCEL),
         "gmcel": Method(targets=GMCEL(), source=_MCEL),
+        "focal": Method(criterion=Focal(gamma=3.0), source=_FOCAL),
         "mixup": Method(Linear(), Mixed(), pairing=_beta(0.4), source=_MIXUP),
         "manifold_mixup": Method(
             Linear(level="manifold"),
@@ -65,6 +71,12 @@ METHODS: Mapping[str, Method] = _named(
         "logitmix_p": Method(PuzzleMix(), LogitMix(), pairing=_beta(1.0), source=f"{_LOGITMIX}; {_PUZZLEMIX}"),
         "lamix": Method(Linear(), LaMix(beta=0.5), pairing=_halves, source=_LAMIX),
         "lamix_p": Method(PuzzleMix(), LaMix(beta=1.0), pairing=_halves, source=f"{_LAMIX}; {_PUZZLEMIX}"),
+        "regmixup": Method(
+            Linear(),
+            RegMixup(),
+            pairing=_beta(20.0),
+            source="Pinto et al., RegMixup: Mixup as a Regularizer, NeurIPS 2022",
+        ),
         "distillation": Method(
             objective=Distillation(), source="Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -110,6 +111,30 @@ class RowLoss:
             lam = lam.reshape(-1, *[1] * (labels.dim() - 1))
             return self(mixed_logits, lam * own + (1 - lam) * other)
         return lam * self(mixed_logits, own) + (1 - lam) * self(mixed_logits, other)
+
+
+def check_gamma(gamma: object, wanted: str) -> float:
+    """A focusing parameter as a float, from a number or its text on a command line.
+
+    Raises:
+        ValueError: for anything that is no number >= 0, with what is ``wanted``.
+    """
+    try:
+        number = float(gamma)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"gamma must be {wanted}, got {gamma!r}.")
+    return number
+
+
+def only_class_ids(criterion: Criterion, target: Tensor) -> None:
+    """Raise ValueError for rows of targets, where a criterion is defined for class ids alone."""
+    if target.is_floating_point():
+        raise ValueError(
+            f"criterion={criterion} is defined for class ids alone: leave targets (and soft labels) out, or pass another "
+            "criterion."
+        )
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

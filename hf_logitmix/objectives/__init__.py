@@ -6,6 +6,7 @@ from hf_logitmix.objectives.distillation import Distillation
 from hf_logitmix.objectives.lamix import LaMix
 from hf_logitmix.objectives.logitmix import LogitMix
 from hf_logitmix.objectives.mixed import Mixed
+from hf_logitmix.objectives.regmixup import RegMixup
 from hf_logitmix.output import MixedOutput
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Mixed",
     "MixedOutput",
     "Objective",
+    "RegMixup",
     "Term",
     "Terms",
     "total_of",

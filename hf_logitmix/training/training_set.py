@@ -68,6 +68,17 @@ class TrainingSet:
         check_labels(labels, self.num_labels, "single_label_classification", "train_dataset")
         return labels.astype(np.int64).reshape(-1)
 
+    def numbers(self) -> np.ndarray:
+        """The label of each example of a regression, [N] floats.
+
+        Raises:
+            ValueError: for a dataset whose labels must be computed.
+        """
+        labels = label_column(self.dataset)
+        if labels is None:
+            raise ValueError("train_dataset is a stream or computes its labels, so their spread cannot be looked at: pass it.")
+        return labels.astype(float).reshape(-1)
+
     def class_counts(self) -> Tensor:
         """Number of examples of each class, LongTensor[K]; raises as `labels`."""
         return torch.from_numpy(np.bincount(self.labels(), minlength=self.num_labels))

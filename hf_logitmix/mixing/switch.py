@@ -1,0 +1,87 @@
+"""Switch between two mixings: timm's Mixup and CutMix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_logitmix.criteria import Criterion
+from hf_logitmix.mixing.base import Mixing
+from hf_logitmix.mixing.cutmix import CutMix
+from hf_logitmix.mixing.linear import Linear
+from hf_logitmix.output import MixedOutput, Rows
+from hf_logitmix.pairing.distributions import Beta, Distribution, as_distribution
+from hf_logitmix.pairing.plan import MixPlan
+from hf_logitmix.part import LabelSpec
+from hf_logitmix.step import Step
+
+
+@dataclass(frozen=True)
+class Switch(Mixing):
+    """Each batch takes one of two mixings (timm's recipe of DeiT: Mixup with alpha 0.8, CutMix with alpha 1).
+
+    Attributes:
+        first: taken with probability 1 - switch_prob, with the lam of the plan.
+        second: taken with probability switch_prob.
+        switch_prob: 0.5 in timm.
+        second_lam: what lam is drawn from for the second; None takes the plan's. Rows that the plan leaves alone (lam 1)
+            stay so.
+
+    Raises:
+        ValueError: for a switch_prob outside [0, 1].
+    """
+
+    first: Mixing = field(default_factory=Linear)
+    second: Mixing = field(default_factory=CutMix)
+    switch_prob: float = field(default=0.5, metadata={"help": "Switch: share of batches that take the second mixing."})
+    second_lam: Distribution | None = field(
+        default=None, metadata={"help": "Switch: lam of the second mixing: uniform, half or a number; else the plan's."}
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.switch_prob <= 1:
+            raise ValueError(f"switch_prob must be in [0, 1], got {self.switch_prob}.")
+        if self.second_lam is not None:
+            object.__setattr__(self, "second_lam", as_distribution(self.second_lam, "second_lam"))
+
+    def choices(self, model: nn.Module) -> list[Mixing]:
+        return [*self.first.choices(model), *self.second.choices(model)]
+
+    def alternatives(self, model: nn.Module) -> list[Mixing]:
+        return [*self.first.alternatives(model), *self.second.alternatives(model)]
+
+    def check(self, model: nn.Module, labels: LabelSpec | None = None) -> None:
+        self.first.check(model, labels)
+        self.second.check(model, labels)
+
+    @contextmanager
+    def install(self, model: nn.Module) -> Iterator[None]:
+        with ExitStack() as stack:
+            for mixing in (self.first, self.second):
+                stack.enter_context(mixing.install(model))
+            yield
+
+    def __call__(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        plan: MixPlan,
+        rows: Rows,
+        *,
+        step: Step,
+        labels: Tensor | None = None,
+        criterion: Criterion | None = None,
+    ) -> MixedOutput:
+        generator = step.generator("switch")
+        takes_second = bool(torch.rand(1, generator=generator) < self.switch_prob)
+        if takes_second and self.second_lam is not None:
+            lam = self.second_lam.draw(1, generator).to(plan.lam)
+            plan = plan._replace(lam=torch.where(plan.lam == 1, plan.lam, lam))
+        mixing = self.second if takes_second else self.first
+        return mixing(model, inputs, plan, rows, step=step, labels=labels, criterion=criterion)
