@@ -232,5 +232,7 @@ class MethodInTraining:
         output = mixed_forward(
             model, inputs, plan, mixing=self.mixing, rows=rows, labels=labels, step=step, criterion=criterion
         )
+        if output.mixed_logits is not None:
+            output = output._replace(plan=self.pairing.relabel(output.plan, labels))
         loss = RowLoss(criterion, self.targets.matrix(self.num_labels))
         return self.objective(output, labels, loss, inputs), output

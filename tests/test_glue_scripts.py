@@ -75,7 +75,9 @@ def test_a_decoder_is_padded_on_the_left(start, tmp_path, caplog):
     assert (settings["padding_side"], settings["masks"]) == ("left", "soft")
     assert AutoTokenizer.from_pretrained(tmp_path / "out").padding_side == "left"
     caplog.clear()
-    assert run_glue.main([*argv, "--no_do_train", "--output_dir", str(tmp_path / "evaluated")]) == 0
+    AutoTokenizer.from_pretrained(tmp_path / "out", padding_side="right").save_pretrained(tmp_path / "out")
+    argv += ["--model_name_or_path", str(tmp_path / "out"), "--no_do_train"]
+    assert run_glue.main([*argv, "--output_dir", str(tmp_path / "evaluated")]) == 0
     assert "padding" not in json.loads((tmp_path / "evaluated" / "all_results.json").read_text())["settings"]
     assert "padded on the left" not in caplog.text
 

@@ -195,7 +195,7 @@ def loop_by_hand(names: dict, accumulation: int) -> torch.Tensor:
     )
     for number, batch in enumerate(loader, start=1):
         labels, mask = batch["labels"], batch["attention_mask"]
-        partner, lam = sample_plan(len(labels), alpha=3.0)
+        partner, lam, _ = sample_plan(len(labels), alpha=3.0)
         clean = model(input_ids=batch["input_ids"], attention_mask=mask).logits
         words = model.get_input_embeddings()(batch["input_ids"])
         mixed = model(

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import batch_of, examples, tiny_bert
+from conftest import batch_of, examples, soft_mask, tiny_bert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -467,7 +467,7 @@ def mixed_logits(model, rows, lam, partner):
     words = model.get_input_embeddings()(batch["input_ids"])
     return model(
         inputs_embeds=lam[:, None] * words + (1 - lam[:, None]) * words[partner],
-        attention_mask=batch["attention_mask"] | batch["attention_mask"][partner],
+        attention_mask=soft_mask(batch["attention_mask"], partner, lam),
     ).logits
 
 

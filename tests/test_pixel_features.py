@@ -100,7 +100,7 @@ def found_in(folder, data: ImageSet, method: str = "mcel", **options) -> torch.T
     args = image_arguments(folder, max_steps=1, **options)
     trainer = trainer_of(Tiny(), args, method, data, image_size=8)
     trainer.train()
-    return trainer.method.targets.class_similarity
+    return trainer.method_in_training.targets.class_similarity
 
 
 @pytest.mark.parametrize("method", ["mcel", "sg_mcel"])
@@ -131,9 +131,9 @@ def test_text_is_pooled_by_default_and_has_no_pixels():
     labels = np.array([row["labels"] for row in rows])
     expected = similarity_by_hand(from_pooler(tiny_bert(3), rows), labels)
     for targets in (MCEL(), MCEL(features="pooled")):
-        np.testing.assert_allclose(targets.prepare(found).class_similarity, expected, atol=2e-4)
+        np.testing.assert_allclose(targets.setup(found).class_similarity, expected, atol=2e-4)
     with pytest.raises(ValueError, match=r"features='pixels' is for models of images .* reads text: pass 'pooled'"):
-        MCEL(features="pixels").prepare(found)
+        MCEL(features="pixels").setup(found)
     with pytest.raises(ValueError, match="features='pixel' is unknown: pass 'pixels'"):
         MCEL(features="pixel")
 
@@ -204,7 +204,7 @@ def test_shoes_are_like_shoes():
     rows = [{"pixel_values": image, "labels": int(label)} for image, label in zip(pixels, part.labels, strict=True)]
     model = BareClassifier(Tiny(channels=1), num_labels=10)
     training_set = TrainingSet(rows, model, 10, default_data_collator, shows_progress=False)
-    found = MCEL(features="pixels").prepare(training_set).class_similarity
+    found = MCEL(features="pixels").setup(training_set).class_similarity
     np.testing.assert_allclose(
         found, similarity_by_hand(pixels.double().numpy().reshape(2000, -1), part.labels), atol=1e-3
     )

@@ -209,7 +209,7 @@ def test_the_card_is_of_image_classification(made):
     assert told == {
         name.removeprefix("eval_"): pytest.approx(value, abs=1e-6)
         for name, value in found.items()
-        if name.startswith("eval_")
+        if name.startswith("eval_") and name != "eval_temperature"
     }
     assert {result.task_type for result in card.data.eval_results} == {"image-classification"}
 
@@ -271,7 +271,7 @@ def test_every_method_trains_by_its_name(by_name, method):
     output = by_name(method)
     found = record(output)
     assert found["method_name"] == method
-    assert found["method"].startswith(f"Method(mixing={type(METHODS[method].mixing).__name__}(")
+    assert f"mixing={type(METHODS[method].mixing).__name__}(" in found["method"]
     assert found["n_eval"] == 0
     assert all(torch.isfinite(value).all() for value in weights_of(output).values())
     assert ("targets" in found) is ("mcel" in method)
@@ -424,7 +424,7 @@ REFUSED = {
     "noise": (["--label_noise", "1.5"], ["1.5 is outside [0, 1]"]),
     "kind of noise": (["--label_noise", "0.1", "--label_noise_kind", "odd"], ["'odd'", "uniform, pairwise"]),
     "layer": (["--method", "mixup", "--level", "hidden:9"], ["level='hidden:9' is above the last layer", "hidden:3"]),
-    "option": (["--method", "cutmix", "--eps", "0.1"], ["eps=0.1 is not an option of this method", "alpha"]),
+    "option": (["--method", "cutmix", "--eps", "0.1"], ["eps is not an option of this method", "alpha"]),
     "teacher": (["--method", "distillation"], ["teacher"]),
     "schedule": (["--sched", "linear"], ["sched='linear'", "cosine, step, multistep"]),
 }

@@ -27,6 +27,10 @@ class Pairing(Part):
         """Whether this step mixes nothing, so that it trains on the clean rows alone."""
         return step.progress >= self.off_after
 
+    def relabel(self, plan: MixPlan, labels: Tensor) -> MixPlan:
+        """The plan with the lam of the labels, once that of the inputs is the true one; itself where they are one."""
+        return plan
+
     def __call__(self, inputs: Mapping[str, Any], labels: Tensor | None, step: Step) -> MixPlan:
         """Draw the plan of one batch, on the device of its inputs.
 
