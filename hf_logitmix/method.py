@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hf_logitmix.criteria import Criterion, RowLoss, as_criterion, criterion_of
@@ -36,6 +38,9 @@ class Method:
         pairing: who meets whom, how much of each input, and how much of each label.
         criterion: how far a row of logits is from its target, an object of `hf_logitmix.criteria` or its name; None is
             the one that fits the labels.
+        class_weights: what the loss of an example is multiplied by, by its class: K numbers, or ``"balanced"`` for
+            N / (K N_k) of the training set (as scikit-learn). Of a mixed row each of the two labels brings its own. The
+            mean over rows stays a mean: it is not divided by the sum of weights.
         source: where the defaults come from.
         name: in `METHODS`; empty for a combination of one's own.
 
@@ -51,12 +56,17 @@ class Method:
         default=None,
         metadata={"help": "Name in hf_logitmix.criteria.CRITERIA; else the one that fits the labels."},
     )
+    class_weights: Sequence[float] | str | None = field(
+        default=None,
+        metadata={"help": "Weights of the classes in the loss: balanced, or a number a class."},
+    )
     source: str = field(default="", compare=False)
     name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", as_targets(self.targets))
         object.__setattr__(self, "criterion", as_criterion(self.criterion))
+        object.__setattr__(self, "class_weights", as_class_weights(self.class_weights))
         for name, kind in {"mixing": Mixing, "objective": Objective, "pairing": Pairing}.items():
             if not isinstance(part := getattr(self, name), kind):
                 raise ValueError(f"{name} must be an object of hf_logitmix.{_FOLDERS[name]}, got {part!r}.")
@@ -78,7 +88,10 @@ class Method:
             )
 
     def __repr__(self) -> str:
-        return f"Method({', '.join(f'{name}={part}' for name, part in self.parts.items())})"
+        shown: dict[str, Any] = dict(self.parts)
+        if self.class_weights is not None:
+            shown["class_weights"] = repr(self.class_weights)
+        return f"Method({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
     @property
     def mixes(self) -> bool:
@@ -101,7 +114,7 @@ class Method:
     def options(self) -> list[str]:
         """The names that `with_options` takes."""
         of_parts = (option.name for name, part in self.parts.items() for option in options_of(part, name))
-        return list(dict.fromkeys([*of_parts, "targets", "criterion"]))
+        return list(dict.fromkeys([*of_parts, *_WHOLE]))
 
     def with_options(self, **options: Any) -> Method:
         """The same method with some options of its parts changed, and ``targets`` or ``criterion`` replaced.
@@ -111,7 +124,7 @@ class Method:
         Raises:
             ValueError: for an option that none of the parts has, or several; the message says what can be passed.
         """
-        whole = {name: options.pop(name) for name in ("targets", "criterion") if name in options}
+        whole = {name: options.pop(name) for name in _WHOLE if name in options}
         method = dataclasses.replace(self, **whole)
         parts: dict[str, Any] = method.parts
         own = {name for name in options if any(name in (o.name, o.full_name) for o in fields_of(parts))}
@@ -136,6 +149,13 @@ class Method:
             )
         for part in self.parts.values():
             part.check(model, labels)
+        weights, classes = self.class_weights, labels.problem_type == "single_label_classification"
+        if weights is not None and not classes:
+            raise ValueError(
+                f"class_weights={weights!r} is for classes and this is {labels.problem_type}: leave it out."
+            )
+        if isinstance(weights, tuple) and len(weights) != labels.num_labels:
+            raise ValueError(f"class_weights has {len(weights)} numbers and the model {labels.num_labels} classes.")
         if "both" in self.objective.kinds and self.mixing.leaves_a_linear_head(model):
             warn_of_linear_head(self.mixing.place.removeprefix("at "))
 
@@ -145,9 +165,14 @@ class Method:
         made: dict[str, Any] = {
             name: None if part is None else part.setup(training_set) for name, part in parts.items()
         }
-        return MethodInTraining(self, training_set.num_labels, **made)
+        weights = self.class_weights
+        if weights == "balanced":
+            weights = balanced(training_set.class_counts())
+        found = None if weights is None else torch.tensor(weights)
+        return MethodInTraining(self, training_set.num_labels, **made, class_weights=found)
 
 
+_WHOLE = ("targets", "criterion", "class_weights")  # options that are no field of a part
 _FOLDERS = {
     "pairing": "pairing",
     "mixing": "mixing",
@@ -171,6 +196,7 @@ class MethodInTraining:
         method: the options.
         num_labels: K.
         pairing, mixing, objective, criterion, targets: what the parts' `setup` returned.
+        class_weights: FloatTensor[K], or None for 1.
     """
 
     method: Method
@@ -180,6 +206,7 @@ class MethodInTraining:
     objective: Objective
     criterion: Criterion | None
     targets: Targets
+    class_weights: Tensor | None = None
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -212,6 +239,7 @@ class MethodInTraining:
         labels: Tensor,
         step: Step,
         plan: MixPlan | None = None,
+        sample_weight: Tensor | None = None,
     ) -> tuple[Terms, MixedOutput]:
         """Draw a plan, make the rows in one forward, and compare them with what they should be.
 
@@ -221,6 +249,7 @@ class MethodInTraining:
             labels: LongTensor[B] class ids, FloatTensor[B] for regression or FloatTensor[B, K] multi-label.
             step: where in training this is.
             plan: of the batch, if it is drawn already.
+            sample_weight: FloatTensor[B], what the loss of each example is multiplied by, besides its class's weight.
 
         Returns:
             the terms of the loss, of which `hf_logitmix.objectives.total_of` makes one number, and the output.
@@ -234,5 +263,37 @@ class MethodInTraining:
         )
         if output.mixed_logits is not None:
             output = output._replace(plan=self.pairing.relabel(output.plan, labels))
-        loss = RowLoss(criterion, self.targets.matrix(self.num_labels))
+        weights = sample_weight
+        if self.class_weights is not None:
+            of_class = self.class_weights.to(labels.device, non_blocking=True)[labels]
+            weights = of_class if weights is None else of_class * weights
+        loss = RowLoss(criterion, self.targets.matrix(self.num_labels), weights)
         return self.objective(output, labels, loss, inputs), output
+
+
+def balanced(counts: Tensor) -> list[float]:
+    """Class weights N / (K N_k), as scikit-learn's ``class_weight="balanced"``.
+
+    Raises:
+        ValueError: for a class without examples.
+    """
+    if not counts.all():
+        raise ValueError(f"class_weights='balanced' needs an example of every class, got counts {counts.tolist()}.")
+    return [int(counts.sum()) / (len(counts) * count) for count in counts.tolist()]
+
+
+def as_class_weights(given: Any) -> tuple[float, ...] | str | None:
+    """Class weights from what a user passes: numbers, their text on a command line, "balanced" or None.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if given is None or given == "balanced":
+        return given
+    try:
+        numbers = tuple(float(number) for number in (given.split() if isinstance(given, str) else given))
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or not all(math.isfinite(number) and number >= 0 for number in numbers) or not any(numbers):
+        raise ValueError(f"class_weights must be 'balanced' or a number >= 0 for each class, got {given!r}.")
+    return numbers

@@ -15,8 +15,8 @@ from hf_logitmix.criteria.cross_entropy import CrossEntropy
 class Margin(Criterion):
     r"""MbLS, :math:`H(z, T) + \frac{a}{K} \sum_k \max(0, \max_j z_j - z_k - m)`.
 
-    Liu et al., The Devil is in the Margin: Margin-based Label Smoothing for Network Calibration, CVPR 2022; the defaults
-    are those of the released code.
+    Liu et al., The Devil is in the Margin: Margin-based Label Smoothing for Network Calibration, CVPR 2022; defaults
+    of the released code.
 
     Attributes:
         margin: m, by how much the largest logit may exceed another one for free.

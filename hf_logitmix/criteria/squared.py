@@ -15,9 +15,9 @@ from hf_logitmix.criteria.base import Criterion
 class Squared(Criterion):
     r""":math:`(z - y)^2` for regression; for classes :math:`\sum_k (p_k - T_k)^2` with :math:`p = \mathrm{softmax}(z)`.
 
-    The latter is the Brier score as a loss (Brier, Verification of Forecasts Expressed in Terms of Probability, 1950). Hui
-    and Belkin (Evaluation of Neural Architectures Trained with Square Loss vs Cross-Entropy, ICLR 2021) take the logits
-    where this takes probabilities.
+    The latter is the Brier score as a loss (Brier, Verification of Forecasts Expressed in Terms of Probability, 1950).
+    Hui and Belkin (Evaluation of Neural Architectures Trained with Square Loss vs Cross-Entropy, ICLR 2021) take the
+    logits where this takes probabilities.
     """
 
     problem_types: ClassVar[tuple[str, ...]] = ("regression", "single_label_classification")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,13 @@ from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.mixing.cutmix import CutMix
 from hf_logitmix.mixing.linear import Linear
 from hf_logitmix.output import MixedOutput, Rows
-from hf_logitmix.pairing.distributions import Beta, Distribution, as_distribution
+from hf_logitmix.pairing.distributions import Distribution, as_distribution
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.step import Step
+
+if TYPE_CHECKING:
+    from hf_logitmix.training.training_set import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Switch(Mixing):
         first: taken with probability 1 - switch_prob, with the lam of the plan.
         second: taken with probability switch_prob.
         switch_prob: 0.5 in timm.
-        second_lam: what lam is drawn from for the second; None takes the plan's. Rows that the plan leaves alone (lam 1)
-            stay so.
+        second_lam: what lam is drawn from for the second; None takes the plan's. Rows that the plan leaves alone, at
+            lam 1, stay so.
 
     Raises:
         ValueError: for a switch_prob outside [0, 1].
@@ -66,6 +68,9 @@ class Switch(Mixing):
             for mixing in (self.first, self.second):
                 stack.enter_context(mixing.install(model))
             yield
+
+    def setup(self, training_set: TrainingSet) -> Switch:
+        return replace(self, first=self.first.setup(training_set), second=self.second.setup(training_set))
 
     def __call__(
         self,

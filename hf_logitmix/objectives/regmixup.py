@@ -18,9 +18,9 @@ from hf_logitmix.output import MixedOutput, Rows
 class RegMixup(Objective):
     r""":math:`L = L_{cls} + \eta L_{mix}`, the loss of the clean batch and that of the mixed one, in one forward.
 
-    Pinto et al., Using Mixup as a Regularizer Can Surprisingly Improve Accuracy and Out-of-Distribution Robustness, NeurIPS
-    2022; eta 1 and lam from Beta(20, 20). Their code takes the mean over 2B rows, half of this: the same up to the learning
-    rate. It is LogitMix with weights (eta, 1, 0), without the similarity.
+    Pinto et al., Using Mixup as a Regularizer Can Surprisingly Improve Accuracy and Out-of-Distribution Robustness,
+    NeurIPS 2022; eta 1 and lam from Beta(20, 20). Their code takes the mean over 2B rows, half of this: the same up to
+    the learning rate. It is LogitMix with weights (eta, 1, 0), without the similarity.
 
     Attributes:
         eta: weight of the mixed rows, >= 0.

@@ -23,8 +23,8 @@ def remix_label_lam(lam: Tensor, own: Tensor, partner: Tensor, kappa: float, tau
 
     .. math::
 
-        \lambda_y = \begin{cases} 0 & n_i / n_j \ge \kappa,\ \lambda < \tau \\ 1 & n_i / n_j \le 1 / \kappa,\ 1 - \lambda < \tau
-        \\ \lambda & \text{otherwise} \end{cases}
+        \lambda_y = \begin{cases} 0 & n_i / n_j \ge \kappa,\ \lambda < \tau
+        \\ 1 & n_i / n_j \le 1 / \kappa,\ 1 - \lambda < \tau \\ \lambda & \text{otherwise} \end{cases}
 
     Args:
         lam: of the inputs, FloatTensor[M].

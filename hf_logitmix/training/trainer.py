@@ -152,9 +152,9 @@ class MixTrainerMixin(
             dispatched = isinstance(self.callback_handler.train_dataloader, DataLoaderDispatcher)
             checks.check_plan_in_batch(self.args, dispatched and self.args.world_size > 1)
         self._loss_was_asked = True
-        labels = self._take_labels(inputs)
+        labels, sample_weight = self._take_labels(inputs), inputs.pop("sample_weight", None)
         self._rehearse(model, inputs, labels)
-        terms, output = self.method_in_training(model, inputs, labels, self._next_step(), plan)
+        terms, output = self.method_in_training(model, inputs, labels, self._next_step(), plan, sample_weight)
         extra = {**self.method_in_training.targets.penalty(), **self._auxiliary.take()}
         weight = self._example_weight(len(labels))
         self._note_terms(self._logged(terms, extra, output), weight)

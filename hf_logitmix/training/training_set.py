@@ -76,7 +76,7 @@ class TrainingSet:
         """
         labels = label_column(self.dataset)
         if labels is None:
-            raise ValueError("train_dataset is a stream or computes its labels, so their spread cannot be looked at: pass it.")
+            raise ValueError("train_dataset is a stream or computes its labels, so they cannot be looked at.")
         return labels.astype(float).reshape(-1)
 
     def class_counts(self) -> Tensor:
