@@ -3,9 +3,9 @@
 python benchmarks/unequal_lengths.py        writes unequal_lengths.json beside this file
 
 A gap is the distance of two rows of logits as a share of the mean distance between the logits of two texts of a batch.
-The architectures are those of tests/tiny_models.py, small and random, with padding that has a vector of its own. With
-HF_LOGITMIX_MODEL and HF_LOGITMIX_DATA (its folder glue is GLUE in the classic layout) that model with a new head is
-tried too, on the first dev sentences of SST-2 and MRPC, in batches as they come.
+The architectures are those of tests/helpers/tiny_models.py, small and random, with padding that has a vector of its
+own. With HF_LOGITMIX_MODEL and HF_LOGITMIX_DATA (its folder glue is GLUE in the classic layout) that model with
+a new head is tried too, on the first dev sentences of SST-2 and MRPC, in batches as they come.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from hf_logitmix.training.rehearsal import rehearse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from architectures import BATCH, LENGTH, MODEL_TYPES, NEEDS_OTHER_PACKAGES, inputs_of, with_padding_in_use
-from tiny_models import tiny_model
+from helpers.architectures import BATCH, LENGTH, MODEL_TYPES, NEEDS_OTHER_PACKAGES, inputs_of, with_padding_in_use
+from helpers.tiny_models import tiny_model
 
 SHARES = {"1/4": 4, "1/2": 8, "3/4": 12}  # of the longer text's 16 tokens
 PAIRS = torch.tensor([1, 0, 3, 2, 5, 4])

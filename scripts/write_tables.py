@@ -24,7 +24,7 @@ from hf_logitmix.methods import METHODS
 from hf_logitmix.options import Option, options_of
 
 ROOT = Path(__file__).resolve().parents[1]
-ARGUMENTS = ROOT / "hf_logitmix" / "arguments.py"
+ARGUMENTS = ROOT / "hf_logitmix" / "training" / "arguments.py"
 README = ROOT / "README.md"
 PAGES = ROOT / "docs" / "methods"
 BEGIN, END = "    # options of the methods, written by scripts/write_tables.py", "    # end of the options"
@@ -107,19 +107,33 @@ def methods() -> str:
         "| name | pairing | mixing | objective | targets | rows of a step |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, method in METHODS.items():
-        pairing = in_short(method.pairing) if method.mixes else ""
-        cells = [pairing, "" if not method.mixes else in_short(method.mixing)]
+    names: dict[str, list[str]] = {}
+    for name in METHODS:
+        names.setdefault(page_of(name), []).append(name)
+    for page, (name, *others) in names.items():
+        method = METHODS[name]
+        both = ", ".join([f"[`{name}`](docs/methods/{page}.md)", *map(code, others)])
+        cells = [in_short(part) if method.mixes else "" for part in (method.pairing, method.mixing)]
         cells += [in_short(method.objective), in_short(method.targets)]
         kinds = " or ".join({"both": "clean and mixed"}.get(kind, kind) for kind in sorted(method.objective.kinds))
-        rows.append(
-            f"| [`{name}`](docs/methods/{page_of(name)}.md) | {' | '.join(code(cell) for cell in cells)} | {kinds} |"
-        )
+        rows.append(f"| {both} | {' | '.join(code(cell) for cell in cells)} | {kinds} |")
     return "\n".join(rows)
 
 
 def page_of(name: str) -> str:
-    return METHODS[name].name if (PAGES / f"{name}.md").exists() else "logitmix"
+    """The page of a method; two names of one method share that of the first.
+
+    Raises:
+        FileNotFoundError: for a method without one.
+    """
+    alike = (other for other, method in METHODS.items() if method == METHODS[name] and has_page(other))
+    if (page := next(alike, None)) is None:
+        raise FileNotFoundError(f"docs/methods/{name}.md is missing: every method has its page.")
+    return page
+
+
+def has_page(name: str) -> bool:
+    return (PAGES / f"{name}.md").exists()
 
 
 def in_short(part: Any) -> str:
@@ -140,17 +154,19 @@ def code(text: str) -> str:
 
 def hyperparameters(page: str, method: Method) -> str:
     """A page with its table of hyperparameters anew; of the old one the column "in the paper" is kept."""
-    start, end = re.search(r"^## Hyperparameters\n\n", page, re.MULTILINE).end(), None  # type: ignore[union-attr]
-    end = re.compile(r"\n\n(?!\|)").search(page, start).start()  # type: ignore[union-attr]
-    kept = dict(re.findall(r"^\| `(\w+)` \| `.*?` \| (.*?) \|", page[start:end], re.MULTILINE))
+    before, title, rest = page.partition("## Hyperparameters\n")
+    lines = rest.split("\n")
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    last = next(number for number in range(first, len(lines)) if not lines[number].startswith("|"))
+    old = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first:last]]
+    kept = {name: paper for name, _, paper, *_ in old}
     rows = ["| name | our default | in the paper | what it does |", "| --- | --- | --- | --- |"]
-    for option, value in options(method):
-        told = option.field.metadata["help"].rstrip(".")
-        rows.append(f"| `{option.name}` | `{value!r}` | {kept.get(option.name, '')} | {told} |")
-    rows.append(
-        f"| `criterion` | `{method.criterion!r}` | {kept.get('criterion', '')} | {CRITERION_HELP.rstrip('.')} |"
-    )
-    return page[:start] + "\n".join(rows) + page[end:]
+    found = [(option.name, value, option.field.metadata["help"]) for option, value in options(method)]
+    if method.criterion is None:
+        found.append(("criterion", None, CRITERION_HELP))
+    for name, value, told in found:
+        rows.append(f"| `{name}` | `{value!r}` | {kept.get(code(name), '')} | {told.rstrip('.')} |")
+    return "\n".join([before + title + "\n".join(lines[:first]), *rows, *lines[last:]])
 
 
 def only_python(page: str) -> str:
@@ -173,8 +189,8 @@ def written() -> dict[Path, str]:
         PAGES / "README.md": only_python((PAGES / "README.md").read_text()),
     }
     for name, method in METHODS.items():
-        if (path := PAGES / f"{name}.md").exists():
-            files[path] = hyperparameters(path.read_text(), method)
+        path = PAGES / f"{page_of(name)}.md"
+        files[path] = hyperparameters(path.read_text(), method)
     return files
 
 

@@ -1,29 +1,31 @@
-"""What docs/methods and docs/images.md say is so: code runs, defaults are the code's, commands parse, links resolve."""
+"""What the pages say is so: code runs, defaults are the code's, commands parse, links resolve, tables are not stale."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib.util
 import inspect
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from conftest import examples, tiny_bert, tiny_vit
-from test_trainer import arguments
 from transformers import HfArgumentParser
 
 from glue_runs.run_glue import GlueArguments, GlueTrainingArguments
 from glue_runs.sweep import commands, read_config
 from glue_runs.tasks import TASKS
-from hf_logitmix import METHODS, MixTrainingArguments, get_method
+from helpers.pages import blocks_of, image_names, run_blocks, text_names
+from hf_logitmix import METHODS, Method, MixTrainer, MixTrainingArguments, get_method, mixing, objectives, pairing
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.mixing import CutMix, PuzzleMix
-from hf_logitmix.modalities.layers import sites
+from hf_logitmix.modalities.layers import layers_of
 from hf_logitmix.noise import add_label_noise, noisy_labels
+from hf_logitmix.options import options_of
 from hf_logitmix.temperature import cross_fit
 from hf_logitmix.vision import cam
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
@@ -31,9 +33,12 @@ from hf_logitmix.vision.data import HUB, SYNTHETIC
 from hf_logitmix.vision.models import create_model
 from hf_logitmix.vision.train import ImageArguments, ImageRunArguments
 
-FOLDER = Path(__file__).parents[1] / "docs" / "methods"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FOLDER = DOCS / "methods"
 TEXTS = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.md"))}
-IMAGES = FOLDER.parent / "images.md"
+IMAGES = DOCS / "images.md"
+EVERY_PAGE = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 PAGES = sorted(set(TEXTS) - {"README"})
 NAMES = sorted(set(METHODS) - {"logitmix_m"})  # another name of logitmix
 TOOLS = {"label_noise", "temperature_scaling"}
@@ -53,35 +58,18 @@ def blocks(page: str, language: str) -> list[str]:
     return blocks_of(TEXTS[page], language)
 
 
-def blocks_of(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-
-
 def section(page: str, title: str) -> str:
     return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", TEXTS[page], flags=re.DOTALL | re.MULTILINE).group(1)
 
 
-def documented(page: str) -> dict[str, object]:
+def documented(page: str) -> dict[str, str]:
     """Name -> default, as the table of a page has them."""
     rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", section(page, "Hyperparameters"), flags=re.MULTILINE)
-    return {name: ast.literal_eval(default) for name, default in rows}
+    return dict(rows)
 
 
-def options(name: str) -> list[str]:
-    """The options of a method, as its error message lists them."""
-    with pytest.raises(ValueError, match="is not an option") as error:
-        get_method(name, no_such_option=1)
-    return re.search(r"it has (.*)\.", str(error.value)).group(1).split(", ")
-
-
-def default_of(name: str, option: str) -> object:
-    parts = (METHODS[name].mixing, METHODS[name].objective, METHODS[name].targets)
-    return next(getattr(part, option) for part in parts if hasattr(part, option))
-
-
-def images(count: int) -> list[dict]:
-    pixels = torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    return [{"pixel_values": image, "labels": number % 3} for number, image in enumerate(pixels)]
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 # ---- code -----------------------------------------------------------------------------------------------------
@@ -89,24 +77,33 @@ def images(count: int) -> list[dict]:
 
 @pytest.mark.parametrize("page", sorted(TEXTS))
 def test_python_blocks_run(page, tmp_path, monkeypatch):
-    (code,) = blocks(page, "python")
     monkeypatch.chdir(tmp_path)
-    model, data = (tiny_vit(), images(16)) if page in IMAGE_ONLY else (tiny_bert(), examples(16))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    names = {"model": model, "args": arguments(tmp_path), "train_dataset": data, "eval_dataset": data}
-    exec(compile(code, f"docs/methods/{page}.md", "exec"), names)
-    assert any(not torch.equal(before[name], value) for name, value in model.state_dict().items())
+    names = image_names(tmp_path) if page in IMAGE_ONLY else text_names(tmp_path)
+    before = {name: value.clone() for name, value in names["model"].state_dict().items()}
+    run_blocks(FOLDER / f"{page}.md", names)
+    assert any(not torch.equal(before[name], value) for name, value in names["model"].state_dict().items())
     if page in METHODS:
         assert type(names["trainer"].method.objective) is type(METHODS[page].objective)
         assert type(names["trainer"].method.targets) is type(METHODS[page].targets)
 
 
+@pytest.mark.parametrize("page", ["plain_loop", "calibration"])
+def test_python_blocks_of_other_pages_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = text_names(tmp_path)
+    before = [value.clone() for value in names["model"].parameters()]
+    run_blocks(DOCS / f"{page}.md", names)
+    moved = [not torch.equal(old, new) for old, new in zip(before, names["model"].parameters(), strict=True)]
+    assert sum(moved) > 0.9 * len(moved)
+    assert (tmp_path / "reliability.png").exists() == (page == "calibration")
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_blocks_of_the_page_on_training_run(number, tmp_path):
-    text = (FOLDER.parent / "training.md").read_text()
-    assert len(blocks_of(text, "python")) == 2
-    names = {"model": tiny_bert(num_labels=2), "train_dataset": examples(16, num_labels=2), "args": arguments(tmp_path)}
-    exec(compile(blocks_of(text, "python")[number], "docs/training.md", "exec"), names)
+    blocks = blocks_of((DOCS / "training.md").read_text(), "python")
+    assert len(blocks) == 2
+    names = text_names(tmp_path, num_labels=2)
+    exec(compile(blocks[number], "docs/training.md", "exec"), names)
     before = names["model"].classifier.weight.clone()
     names["trainer"].train()
     assert not torch.equal(before, names["model"].classifier.weight)
@@ -167,13 +164,45 @@ def test_pages_have_the_same_sections(page):
     assert len(re.findall(r"^# ", re.sub(r"^```.*?^```", "", TEXTS[page], flags=re.DOTALL | re.MULTILINE), re.M)) == 1
 
 
+def script_that_writes_tables():
+    spec = importlib.util.spec_from_file_location("write_tables", ROOT / "scripts" / "write_tables.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def test_what_is_written_from_the_options_is_up_to_date(monkeypatch, capsys):
+    script = script_that_writes_tables()
+    monkeypatch.setattr(sys, "argv", ["write_tables.py", "--check"])
+    assert script.main() == 0, capsys.readouterr().out
+    monkeypatch.setattr(script, "METHODS", {**METHODS, "mixup": get_method("mixup", alpha=0.3)})
+    assert script.main() == 1
+    assert capsys.readouterr().out == "".join(
+        f"{name} is stale: run scripts/write_tables.py\n" for name in ("README.md", "docs/methods/mixup.md")
+    )
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_tables_hold_every_option_with_its_default(name):
-    table = documented(name)
-    assert sorted(table) == sorted(set(options(name)) - {"targets"})
-    for option, default in table.items():
-        assert default == default_of(name, option), option
-        assert type(default) is type(default_of(name, option)), option
+def test_tables_hold_every_option(name):
+    assert set(documented(name)) == set(METHODS[name].options) - {"targets"}
+
+
+def test_defaults_of_the_tables_are_those_of_the_methods():
+    """A few by hand, beside the script that writes them."""
+    found = {(page, name): default for page in NAMES for name, default in documented(page).items()}
+    assert found["mixup", "alpha"] == "0.4"
+    assert found["manifold_mixup", "level"] == "'manifold'"
+    assert found["logitmix_c", "weights"] == "(1.0, 1.0, 0.1)"
+    assert found["lamix", "lam"] == "Constant(value=0.5)"
+    assert found["lamix_p", "beta"] == "1.0"
+    assert found["gmcel", "penalties"] == "(10.0, 1.0, 1.0, 10.0)"
+    assert found["puzzlemix", "block_num"] == "None"
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_tables_have_four_columns(page):
+    lines = [line for line in section(page, "Hyperparameters").split("\n") if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {5}
 
 
 def test_tables_of_the_tools_hold_their_defaults():
@@ -181,15 +210,25 @@ def test_tables_of_the_tools_hold_their_defaults():
         found = [parameter for function in functions for parameter in inspect.signature(function).parameters.values()]
         return {parameter.name: parameter.default for parameter in found if parameter.default is not parameter.empty}
 
+    def literal(page):
+        return {name: ast.literal_eval(default) for name, default in documented(page).items()}
+
     script = {field.name: field.default for field in dataclasses.fields(GlueArguments) if "noise" in field.name}
-    assert documented("label_noise") == signature(noisy_labels, add_label_noise) | script
-    assert documented("temperature_scaling") == signature(cross_fit, calibration_metrics)
+    assert literal("label_noise") == signature(noisy_labels, add_label_noise) | script
+    assert literal("temperature_scaling") == signature(cross_fit, calibration_metrics)
+
+
+def test_the_page_of_pairings_names_every_option_of_a_pairing():
+    text = TEXTS["README"].split("## Options of a mixing method")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)
+    own = [option.name for option in options_of(METHODS["mixup"].pairing, "pairing")]
+    assert sorted(rows) == sorted(own)
 
 
 def test_options_that_only_python_sets():
     listed = re.search(r"which only Python sets:(.*?)\.", " ".join(TEXTS["README"].split())).group(1)
     fields = {field.name for field in dataclasses.fields(GlueTrainingArguments)}
-    every = {option for name in NAMES for option in options(name)} - {"targets"}
+    every = {option for name in NAMES for option in METHODS[name].options} - {"targets"}
     assert re.findall(r"`(\w+)`", listed) == sorted(every - fields)
 
 
@@ -198,7 +237,7 @@ def test_options_that_only_python_sets():
 
 @pytest.mark.parametrize("page", sorted(TEXTS))
 def test_links_between_files_resolve(page):
-    targets = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", TEXTS[page], flags=re.DOTALL | re.MULTILINE))
+    targets = re.findall(r"\]\(([^)\s]+)\)", without_code(TEXTS[page]))
     for target in targets:
         if not target.startswith("https://"):
             path, _, anchor = target.partition("#")
@@ -278,8 +317,8 @@ def test_the_table_of_small_models_is_the_code():
 
 
 def test_levels_that_the_page_of_images_names():
-    found = sites(create_model("timm/small_resnet8", 3))
-    assert len(found.layers) == 3
+    found = layers_of(create_model("timm/small_resnet8", 3))
+    assert len(found.hidden) == 3
     assert [module.out_features for module in found.head] == [3]  # pooled is its input
 
 
@@ -295,7 +334,120 @@ def test_every_method_is_on_the_page_of_images():
     assert all(f"`{name}`" in text for name in NAMES)
 
 
-def test_links_of_the_page_of_images_resolve():
-    text = re.sub(r"^```.*?^```", "", IMAGES.read_text(), flags=re.DOTALL | re.MULTILINE)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        assert target.startswith("https://") or (IMAGES.parent / target.partition("#")[0]).is_file(), target
+# ---- all pages -------------------------------------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    """As GitHub makes them of the titles of a page."""
+    titles = re.findall(r"^#+ (.*)$", without_code(path.read_text()), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", [*EVERY_PAGE, *sorted(FOLDER.glob("*.md"))], ids=lambda path: path.stem)
+def test_links_and_anchors_resolve(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(path.read_text())):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there), target
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        module, _, last = name.rpartition(".")
+        return hasattr(importlib.import_module(module), last)
+    return True
+
+
+@pytest.mark.parametrize("path", [*EVERY_PAGE, *sorted(FOLDER.glob("*.md"))], ids=lambda path: path.stem)
+def test_modules_that_pages_name_are_there(path):
+    """`hf_logitmix.a.b` in code or text: a module, or a name in one; and folders and files of the package."""
+    text = path.read_text()
+    if path.name != "CHANGELOG.md":
+        assert not re.search(r"\b(MixedCrossEntropy|input_lam|Moment|three axes)\b", text)
+    to_be_added = {"hf_logitmix.criteria.focal", "hf_logitmix/criteria/focal.py"}
+    for name in set(re.findall(r"\bhf_logitmix(?:\.[a-z_]+)+\b", text)) - to_be_added:
+        if not name.endswith(".json"):
+            assert is_there(name), name
+    for name in set(re.findall(r"`(hf_logitmix/[\w/.]+)`", text)) - to_be_added:
+        assert (ROOT / name).exists(), name
+
+
+def test_the_page_on_the_architecture_has_one_picture_and_every_choice():
+    text = (DOCS / "architecture.md").read_text()
+    assert len(blocks_of(text, "mermaid")) == 1
+    choices = re.findall(r"^\| (\w+) \| [A-Z].*\? \| `hf_logitmix/(\w+)/` \|", text, flags=re.MULTILINE)
+    assert sorted(name for name, _ in choices) == sorted(field.name for field in dataclasses.fields(Method)[:5])
+    assert all((ROOT / "hf_logitmix" / folder).is_dir() for _, folder in choices)
+
+
+def test_the_combinations_on_the_page_of_the_architecture_are_methods():
+    text = (DOCS / "architecture.md").read_text().split("## Eight papers")[1]
+    rows = re.findall(r"^\| .* \| (none|`.*`) \| (.*) \|$", text, flags=re.MULTILINE)
+    assert len(rows) == 8
+    parts = {"Method": Method}
+    for folder in (mixing, objectives, pairing):
+        parts |= vars(folder)
+    combined = [eval(what.strip("`"), parts) for files, what in rows if files == "none"]
+    assert [type(method) for method in combined] == [Method, Method]
+
+
+# ---- CONTRIBUTING.md -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def focal(tmp_path, monkeypatch):
+    """The part of CONTRIBUTING.md as the module that it would be, and its row among the methods."""
+    part, row, test = blocks_of((ROOT / "CONTRIBUTING.md").read_text(), "python")
+    path = tmp_path / "focal.py"
+    path.write_text(part)
+    spec = importlib.util.spec_from_file_location("hf_logitmix.criteria.focal", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    (method,) = eval(f"{{{row}}}", {"Method": Method, "Focal": module.Focal}).values()
+    return module.Focal, dataclasses.replace(method, name="focal"), test
+
+
+def test_the_worked_example_passes_its_own_tests(focal):
+    names: dict = {}
+    exec(compile(focal[2], "CONTRIBUTING.md", "exec"), names)
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        test()
+
+
+def test_the_worked_example_trains_by_itself_and_inside_other_methods(focal, tmp_path):
+    cls, method, _ = focal
+    for chosen in (method, get_method("mixup", criterion=cls(3.0)), get_method("logitmix", criterion=cls(), gamma=4.0)):
+        names = text_names(tmp_path)
+        before = names["model"].classifier.weight.clone()
+        data = {"train_dataset": names["train_dataset"], "processing_class": names["tokenizer"]}
+        MixTrainer(names["model"], names["args"], method=chosen, **data).train()
+        assert not torch.equal(before, names["model"].classifier.weight)
+    assert chosen.criterion.gamma == 4.0
+
+
+def test_the_script_writes_the_tables_of_the_worked_example(focal, monkeypatch, tmp_path):
+    """A row among the methods and a page with an empty table are all that it asks for."""
+    script = script_that_writes_tables()
+    monkeypatch.setattr(script, "METHODS", {**METHODS, "focal": focal[1]})
+    with pytest.raises(FileNotFoundError, match=r"docs/methods/focal\.md is missing"):
+        script.methods()
+    monkeypatch.setattr(script, "has_page", lambda name: name == "focal" or (FOLDER / f"{name}.md").exists())
+    help_of_gamma = "Focal loss: how much less sure examples count, at least 1"
+    assert script.command_line()["gamma"] == ("float", f"{help_of_gamma}.")
+    assert "    gamma: float | None = field(" in script.arguments()
+    assert "| [`focal`](docs/methods/focal.md) |" in script.methods()
+    page = "## Hyperparameters\n\n| name | our default | in the paper | what it does |\n| --- | --- | --- | --- |\n"
+    page += "| `gamma` | `0` | section 4: 2 | |\n\n## Cost\n"
+    assert f"| `gamma` | `2.0` | section 4: 2 | {help_of_gamma} |\n\n## Cost\n" in script.hyperparameters(
+        page, focal[1]
+    )

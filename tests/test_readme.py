@@ -3,43 +3,79 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import examples, tiny_bert
-from test_trainer import arguments
-from transformers import default_data_collator
 
 from glue_runs.table import read_runs, table
+from helpers.pages import blocks_of, save_checkpoint, text_names
 from hf_logitmix import METHODS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = ROOT / "glue_runs" / "results"
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PAGE_OF_RESULTS = (ROOT / "docs" / "results.md").read_text()
+SCRIPT, *OTHER_BLOCKS = blocks_of(README, "python")
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_python_blocks_run(number, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    data = examples(16)
-    names = {"model": tiny_bert(), "args": arguments(tmp_path), "train_dataset": data, "eval_dataset": data}
-    exec(compile(BLOCKS[number], f"README block {number}", "exec"), {**names, "collator": default_data_collator})
+def test_it_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_complete_script_runs_in_an_empty_folder(tmp_path):
+    """As it stands, but for the name of the model: that of a local one."""
+    name = re.search(r'^name = "(.*)"$', SCRIPT, flags=re.MULTILINE).group(1)
+    sentences = [
+        text for line in re.findall(r"^(?:complaints|praise) = \[(.*)\]$", SCRIPT, re.M) for text in eval(line)
+    ]
+    assert len(sentences) == 12
+    (tmp_path / "models").mkdir()
+    model = os.environ.get("HF_LOGITMIX_MODEL") or save_checkpoint(tmp_path / "models" / "tiny", sentences)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    (folder / "script.py").write_text(SCRIPT.replace(name, model))
+    command = [sys.executable, "script.py"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for method in ("vanilla", "logitmix"):
+        assert re.search(rf"^{method} \{{.*'eval_ece': ", done.stdout, flags=re.MULTILINE)
+        assert json.loads((folder / "out" / method / "hf_logitmix.json").read_text())["method"] == method
+    assert re.search(r"^\[\{'label': '(complaint|praise)', 'score': 0\.\d+\}\]$", done.stdout, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", OTHER_BLOCKS)
+def test_the_other_python_blocks_run(code):
+    names: dict = {}
+    exec(compile(code, "README", "exec"), names)
+    assert names["method"].pairing.lam.alpha == 1.0
+    assert names["own"].pairing.per_example
 
 
 def test_the_diff_gives_a_script_that_trains(tmp_path):
-    diff = re.search(r"```diff\n(.*?)```", README, flags=re.DOTALL).group(1)
+    (diff,) = blocks_of(README, "diff")
     script = "\n".join(line[2:] for line in diff.splitlines() if not line.startswith("-"))
-    data = examples(16)
-    names = {"model": tiny_bert(), "args": arguments(tmp_path), "train_dataset": data, "eval_dataset": data}
+    names = text_names(tmp_path)
     exec(script, names)
     assert names["trainer"].state.global_step == 3
+    assert names["trainer"].method.objective == METHODS["logitmix"].objective
 
 
 def test_every_method_has_a_row():
-    named = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
-    assert named == set(METHODS) - {"logitmix_m"}  # another name of logitmix
+    rows = re.findall(r"^\| \[`\w+`\]\(docs/methods/\w+\.md\)[^|]*\|", README, flags=re.MULTILINE)
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == list(METHODS)
+
+
+def test_links_resolve():
+    text = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        assert target.startswith("https://") or (ROOT / target.partition("#")[0]).exists(), target
 
 
 def test_the_demo_output_is_that_of_its_records():
@@ -56,7 +92,9 @@ def test_the_first_results_are_those_of_their_records():
     assert len(records) == 6
     for record in records:
         main = {"cola": "matthews_correlation", "mrpc": "accuracy"}[record["task"]]
-        row = re.search(rf"^\| {record['task']} \| {record['method_name']} \|.*$", README, flags=re.MULTILINE).group(0)
+        row = re.search(
+            rf"^\| {record['task']} \| {record['method_name']} \|.*$", PAGE_OF_RESULTS, flags=re.MULTILINE
+        ).group(0)
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         keys = (main, "ece", "oe", "nll", "ece_scaled", "nll_scaled")
         assert cells[3:9] == [f"{record[f'eval_{key}']:.3f}" for key in keys]
@@ -66,12 +104,13 @@ def test_the_first_results_are_those_of_their_records():
 def test_the_step_costs_are_those_of_the_record():
     record = json.loads((ROOT / "benchmarks" / "step_cost.json").read_text())
     for name, ratio in record["ratios"].items():
-        assert re.search(rf"^\| {re.escape(name)} \| {ratio['median']:.2f} \|", README, flags=re.MULTILINE), name
+        assert re.search(rf"^\| {re.escape(name)} \| {ratio['median']:.2f} \|", PAGE_OF_RESULTS, flags=re.MULTILINE), (
+            name
+        )
 
 
 def test_the_page_of_results_is_what_the_records_say():
     """The rows of table.py, without task, metric, time and the published column; with the measured cost of a step."""
-    text = (ROOT / "docs" / "results.md").read_text()
     runs = read_runs(RESULTS / "mnli_2000")
     assert len(runs) == 30
     ratios = json.loads((ROOT / "benchmarks" / "step_cost.json").read_text())["ratios"]
@@ -81,11 +120,10 @@ def test_the_page_of_results_is_what_the_records_say():
         kinds = [] if cells[1] == "vanilla" else places.get(cells[1], [cells[1]])
         cost = " or ".join(f"{ratios[f'{kind} / vanilla']['median']:.2f}" for kind in kinds) or "1"
         shown = [cells[1], *cells[3:9], cost, *cells[10:12]]
-        assert f"| {' | '.join(shown)} |" in text, cells[1]
+        assert f"| {' | '.join(shown)} |" in PAGE_OF_RESULTS, cells[1]
 
 
 def test_the_table_of_images_is_what_the_records_say():
-    text = (ROOT / "docs" / "results.md").read_text()
     runs = read_runs(RESULTS / "fashion_mnist_5000")
     assert len(runs) == 30
     ratios = json.loads((ROOT / "benchmarks" / "image_step_cost.json").read_text())["ratios"]
@@ -94,18 +132,17 @@ def test_the_table_of_images_is_what_the_records_say():
         kinds = ["lamix, clean batch", "lamix, mixed batch"] if cells[1] == "lamix" else [cells[1]]
         costs = [f"{ratios[f'{kind} / vanilla']['median']:.2f}" for kind in kinds if f"{kind} / vanilla" in ratios]
         cost = "1" if cells[1] == "vanilla" else " or ".join(costs)
-        assert f"| {' | '.join([cells[1], *cells[3:9], cost, cells[11]])} |" in text, cells[1]
+        assert f"| {' | '.join([cells[1], *cells[3:9], cost, cells[11]])} |" in PAGE_OF_RESULTS, cells[1]
 
 
 def test_the_table_of_labels_is_the_record():
-    text = (ROOT / "docs" / "results.md").read_text()
     rows = json.loads((ROOT / "benchmarks" / "puzzlemix_labels.json").read_text())["rows"]
     assert len(rows) == 12
     for row in rows:
         grid, alone = f"{row['grid']} x {row['grid']}", row["ratio, one batch between other work"]
         times = f"{row['graph cuts, ms']:.1f} | {row['ours, ms']:.2f} | {row['ratio']:.2f} | {alone:.2f}"
         above = [100 * row[f"ours, above the lower energy{which}"] for which in ("", ", worst image")]
-        assert f"| {grid} | {row['levels']} | {times} | {above[0]:.2f}% | {above[1]:.1f}% |" in text
+        assert f"| {grid} | {row['levels']} | {times} | {above[0]:.2f}% | {above[1]:.1f}% |" in PAGE_OF_RESULTS
         assert row["ratio"] < 0.1
         assert alone < 1 / 5.5
 
@@ -114,7 +151,7 @@ def test_the_table_of_labels_is_the_record():
 def test_the_students_are_those_of_the_records(teacher):
     (line,) = table(read_runs(RESULTS / "distillation" / f"of_{teacher}")).splitlines()[2:]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert f"| {' | '.join([teacher, *cells[3:9], cells[11]])} |" in (ROOT / "docs" / "results.md").read_text()
+    assert f"| {' | '.join([teacher, *cells[3:9], cells[11]])} |" in PAGE_OF_RESULTS
 
 
 def test_what_the_page_says_of_learned_targets_is_so():

@@ -10,12 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import examples, tiny_bert
 from huggingface_hub import ModelCard
-from test_glue_scripts import start  # noqa: F401  a fixture
-from test_hub import checked_metadata
-from test_trainer import arguments
-from test_vision_train import NAMES, argv, logits_of, read_pictures, run, untrained, weights_of, write_pictures  # noqa: F401
 from torch.nn import functional as F
 from transformers import (
     AutoModelForImageClassification,
@@ -28,6 +23,11 @@ import hf_logitmix.vision.train as script
 from glue_runs import run_glue
 from glue_runs.data import with_validation
 from glue_runs.experiment import GlueTrainer
+from helpers.cards import checked_metadata
+from helpers.data import examples
+from helpers.image_runs import argv, logits_of, read_pictures, run, write_pictures
+from helpers.models import tiny_bert
+from helpers.training import arguments
 from hf_logitmix import Method, MixTrainer, MixTrainingArguments
 from hf_logitmix.targets import LabelSmoothing
 from hf_logitmix.training.runs import Run
@@ -209,12 +209,12 @@ def test_a_record_names_the_method_that_runs(tmp_path, given, name):
 
 
 @pytest.mark.parametrize("more", [CHOOSE, PLATEAU])
-def test_a_choice_on_test_is_refused(pictures, tmp_path, untrained, more):  # noqa: F811
+def test_a_choice_on_test_is_refused(pictures, tmp_path, untrained, more):
     with pytest.raises(ValueError, match=r"(load_best|lr_sch).* figures are of: pass --val_split 0\.1"):
         script.main(argv(pictures, tmp_path / "out", *more))
 
 
-def test_val_alone_is_what_the_figures_are_of(pictures, tmp_path, untrained):  # noqa: F811
+def test_val_alone_is_what_the_figures_are_of(pictures, tmp_path, untrained):
     only = shutil.copytree(pictures, tmp_path / "only")
     (only / "test").rename(only / "valid")
     with pytest.raises(ValueError, match="pass --val_split"):
@@ -233,7 +233,7 @@ def test_val_alone_is_named_in_the_record(pictures, tmp_path):
     assert {one.dataset_split for one in ModelCard.load(tmp_path / "out" / "README.md").data.eval_results} == {"valid"}
 
 
-def test_two_ways_to_hold_out_and_none_to_train_are_refused(misleading, pictures, tmp_path, untrained):  # noqa: F811
+def test_two_ways_to_hold_out_and_none_to_train_are_refused(misleading, pictures, tmp_path, untrained):
     with pytest.raises(ValueError, match=r"val_split=0\.1 and the split val of three"):
         script.main(argv(misleading, tmp_path / "out", "--val_split", "0.1"))
     saved = str(tmp_path / "saved")
@@ -252,7 +252,7 @@ def test_validation_that_nothing_looks_at_is_said(misleading, tmp_path, caplog):
 
 
 @pytest.fixture(scope="module")
-def wrong_dev(start, tmp_path_factory):  # noqa: F811
+def wrong_dev(start, tmp_path_factory):
     """Arguments of a run whose dev set has every label wrong; eight epochs of five steps."""
     folder = tmp_path_factory.mktemp("wrong") / "glue"
     shutil.copytree(start[start.index("--glue_dir") + 1], folder)
@@ -314,7 +314,7 @@ def test_a_choice_on_dev_is_refused(wrong_dev, tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_text_without_a_choice_is_what_it_was(start, tmp_path):  # noqa: F811
+def test_text_without_a_choice_is_what_it_was(start, tmp_path):
     short = ["--max_steps", "2", "--eval_strategy", "steps", "--eval_steps", "1", "--method", "vanilla"]
     assert run_glue.main([*start, *short, "--output_dir", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "all_results.json").read_text())

@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_vit
 from safetensors.torch import load_file, save_file
-from test_glue_scripts import start  # noqa: F401  a fixture
-from test_vision_train import argv as image_argv
-from test_vision_train import three  # noqa: F401  a fixture
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 import hf_logitmix.vision.train as image_script
 from glue_runs import run_glue
+from helpers.image_runs import argv as image_argv
+from helpers.models import tiny_vit
 from hf_logitmix import MixTrainer
 from hf_logitmix.vision import cam
 from hf_logitmix.vision.models import create_model
@@ -28,7 +26,7 @@ NAMES = {0: "negative", 1: "positive"}
 
 
 @pytest.fixture(scope="module")
-def trained(start, tmp_path_factory) -> list[str]:  # noqa: F811
+def trained(start, tmp_path_factory) -> list[str]:
     """Arguments of the script for a model that has a head, with a test set beside train and dev."""
     folder = tmp_path_factory.mktemp("trained")
     tiny = start[start.index("--model_name_or_path") + 1]
@@ -139,7 +137,7 @@ NOTHING_TO_DO = [
 
 
 @pytest.mark.parametrize(("flags", "says"), NOTHING_TO_DO)
-def test_what_only_training_has_is_refused_without_it(trained, three, tmp_path, flags, says):  # noqa: F811
+def test_what_only_training_has_is_refused_without_it(trained, three, tmp_path, flags, says):
     for script, argv in (
         (run_glue, [*trained, "--output_dir", str(tmp_path / "out")]),
         (image_script, image_argv(three, tmp_path / "out")),
@@ -170,7 +168,7 @@ IMAGES_DONE = {"--do_train": (TRAIN, DEV), "--no_do_eval": (TRAIN,), "--do_eval"
 
 
 @pytest.mark.parametrize("flags", IMAGES_DONE)
-def test_the_image_script_does_the_same(three, tmp_path, flags):  # noqa: F811
+def test_the_image_script_does_the_same(three, tmp_path, flags):
     done = IMAGES_DONE[flags]
     tiny_vit().save_pretrained(tmp_path / "vit")
     argv = image_argv(three, tmp_path / "out", "--model", str(tmp_path / "vit"), "--opt", "adamw", "--max_steps", "1")
@@ -180,7 +178,7 @@ def test_the_image_script_does_the_same(three, tmp_path, flags):  # noqa: F811
     assert found["measured_on"] == ({"test": 12} if DEV in done else {})
 
 
-def test_images_have_nothing_to_predict_for(three, tmp_path):  # noqa: F811
+def test_images_have_nothing_to_predict_for(three, tmp_path):
     with pytest.raises(ValueError, match=r"do_predict is for data without labels.*pass --do_eval"):
         image_script.main(image_argv(three, tmp_path / "out", "--do_predict"))
 
@@ -233,7 +231,7 @@ def test_a_head_that_nobody_trained_is_not_scored(trained, tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_without_a_head_may_be_trained_and_not_scored(start, tmp_path):  # noqa: F811
+def test_a_model_without_a_head_may_be_trained_and_not_scored(start, tmp_path):
     with pytest.raises(ValueError, match=r"lacks classifier\.bias, classifier\.weight"):
         run_glue.main([*start, "--do_eval", "--output_dir", str(tmp_path / "out")])
     argv = [*with_value(start, "--max_steps", 1), "--save_strategy", "no"]
@@ -244,7 +242,7 @@ IMAGES_RANDOM = {"no head": (without(*BOTH), BOTH), "fewer rows": (cut_rows, BOT
 
 
 @pytest.mark.parametrize("what", IMAGES_RANDOM)
-def test_images_are_not_scored_by_a_head_that_nobody_trained(three, tmp_path, monkeypatch, what):  # noqa: F811
+def test_images_are_not_scored_by_a_head_that_nobody_trained(three, tmp_path, monkeypatch, what):
     change, names = IMAGES_RANDOM[what]
     tiny_vit().save_pretrained(tmp_path / "whole")
     model = damaged(tmp_path / "whole", tmp_path / "vit", change)
@@ -259,7 +257,7 @@ def test_images_are_not_scored_by_a_head_that_nobody_trained(three, tmp_path, mo
     assert image_script.main([*argv, "--no_do_eval"]) == 0
 
 
-def test_a_timm_model_that_lacks_its_head_is_not_scored(three, tmp_path):  # noqa: F811
+def test_a_timm_model_that_lacks_its_head_is_not_scored(three, tmp_path):
     create_model("timm/small_resnet8", 3, image_size=16).save_pretrained(tmp_path / "whole")
     head = [name for name in load_file(tmp_path / "whole" / "model.safetensors") if name.startswith("fc.")]
     assert len(head) == 2

@@ -13,7 +13,7 @@ from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.modalities import modality_of
 from hf_logitmix.modalities.hooks import attached, check_checkpointing
-from hf_logitmix.modalities.layers import check_level, levels, resolve_level, sites
+from hf_logitmix.modalities.layers import check_level, layers_of, levels, resolve_level
 from hf_logitmix.modalities.masks import Masks, check_masks, why_not_soft
 from hf_logitmix.models import name_of, unwrap
 from hf_logitmix.output import MixedOutput, Rows
@@ -65,7 +65,7 @@ class Linear(Mixing):
         return self.alternatives(model) if self.level == "manifold" else [self]
 
     def alternatives(self, model: nn.Module) -> list[Mixing]:
-        return [replace(self, level=level) for level in levels(sites(unwrap(model)))]
+        return [replace(self, level=level) for level in levels(layers_of(unwrap(model)))]
 
     def check(self, model: nn.Module, labels: LabelSpec | None = None) -> None:
         super().check(model, labels)
@@ -75,10 +75,10 @@ class Linear(Mixing):
             )
         if self.masks == "soft" and (reason := why_not_soft(unwrap(model))):
             raise ValueError(f"masks='soft' does not go with {name_of(model)}: {reason}. Leave it out.")
-        resolve_level(self.level, sites(unwrap(model)), draw=0.0)
+        resolve_level(self.level, layers_of(unwrap(model)), draw=0.0)
 
     def leaves_a_linear_head(self, model: nn.Module) -> bool:
-        return self.level == "pooled" and sites(unwrap(model)).linear_head
+        return self.level == "pooled" and layers_of(unwrap(model)).linear_head
 
     def install(self, model: nn.Module) -> AbstractContextManager[Any]:
         if self.level == "embedding" and not modality_of(model).mixes_input_by_hooks:

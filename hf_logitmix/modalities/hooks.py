@@ -11,16 +11,16 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import Tensor, nn
 
-from hf_logitmix.modalities.layers import Sites, sites
+from hf_logitmix.modalities.layers import MixableLayers, layers_of
 from hf_logitmix.modalities.masks import is_causal
 from hf_logitmix.models import under_peft, unwrap
 from hf_logitmix.pairing.plan import MixPlan
 
-_MIXER = "_hf_logitmix_mixer"
+_HOOKS = "_hf_logitmix_hooks"
 _CHECKPOINTING = ("gradient_checkpointing", "grad_checkpointing")  # of transformers and of timm
 
 
-class Forward:
+class MixingPass:
     """What is to be mixed in the forward under way, which is one over ``rows`` rows."""
 
     def __init__(self, level: str, plan: MixPlan, rows: int) -> None:
@@ -56,7 +56,7 @@ class Forward:
         return False
 
 
-class Recompute(Forward):
+class OverwriteMixedRows(MixingPass):
     """A forward over B + M rows: where it is mixed, the last M rows are made anew from the first B.
 
     What stood in those rows is overwritten, so it does no harm if a module and its parent both do it.
@@ -97,7 +97,7 @@ class Recompute(Forward):
         return 0 if len(ids) == rows else None
 
 
-class Among(Forward):
+class MixWithinBatch(MixingPass):
     """A forward over B rows that are mixed with one another, B of B, so that no clean row is left."""
 
     def __init__(self, level: str, plan: MixPlan) -> None:
@@ -107,29 +107,29 @@ class Among(Forward):
         return interpolate(hidden, hidden.index_select(axis, self.plan.partner.to(hidden.device)), self.plan.lam, axis)
 
 
-class Mixer:
+class MixingHooks:
     """The forward hooks of one model. They do nothing but while `mixing` is entered, and one `remove` ends them."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.sites: Sites = sites(model)
+        self.layers: MixableLayers = layers_of(model)
         self.is_causal = is_causal(model)
         self.needs_clean_rows = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-        self._forward: Forward | None = None
+        self._pass: MixingPass | None = None
         self._handles = []
-        for modules, word in ((self.sites.words, True), (self.sites.types, False)):
+        for modules, word in ((self.layers.words, True), (self.layers.types, False)):
             for module in modules:
                 before, after = partial(self._before_embedding, word), partial(self._after_embedding, word)
                 self._handles.append(module.register_forward_pre_hook(before))
                 self._handles.append(module.register_forward_hook(after, with_kwargs=True))
-        known = {id(module) for module in (*self.sites.words, *self.sites.types)}
+        known = {id(module) for module in (*self.layers.words, *self.layers.types)}
         for module in model.modules():
             looks_up = getattr(type(module), "forward", None) is nn.Embedding.forward  # some only ask for the length
             if looks_up and id(module) not in known:
                 self._handles.append(module.register_forward_pre_hook(self._before_other))
-        for k, layer in enumerate(self.sites.layers, start=1):
+        for k, layer in enumerate(self.layers.hidden, start=1):
             self._handles.append(layer.register_forward_hook(partial(self._after_layer, f"hidden:{k}")))
-        if self.sites.head:
-            self._handles.append(self.sites.head[0].register_forward_pre_hook(self._before_head))
+        if self.layers.head:
+            self._handles.append(self.layers.head[0].register_forward_pre_hook(self._before_head))
 
     def remove(self) -> None:
         """Take the hooks out of the model."""
@@ -137,13 +137,13 @@ class Mixer:
             handle.remove()
 
     @contextmanager
-    def mixing(self, forward: Forward) -> Iterator[None]:
+    def mixing(self, forward: MixingPass) -> Iterator[None]:
         """Mix the forward inside this block."""
-        self._forward = forward
+        self._pass = forward
         try:
             yield
         finally:
-            self._forward = None
+            self._pass = None
         if not forward.fired:
             raise RuntimeError(
                 f"no hook at level {forward.level!r} fired, so nothing was mixed: this model's forward never calls the "
@@ -153,60 +153,60 @@ class Mixer:
             )
 
     def _before_embedding(self, word: bool, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._forward is None:
+        if self._pass is None:
             return None
-        ids = self._forward.before_embedding(args[0] if args else None, word)
+        ids = self._pass.before_embedding(args[0] if args else None, word)
         return None if ids is None else (ids, *args[1:])
 
     def _after_embedding(
         self, word: bool, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
-        if self._forward is None:
+        if self._pass is None:
             return None
-        return self._forward.after_embedding(args[0] if args else next(iter(kwargs.values())), output, word)
+        return self._pass.after_embedding(args[0] if args else next(iter(kwargs.values())), output, word)
 
     def _before_other(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if self._forward is not None and args and isinstance(args[0], Tensor) and self._forward.is_of_words(args[0]):
+        if self._pass is not None and args and isinstance(args[0], Tensor) and self._pass.is_of_words(args[0]):
             raise RuntimeError(
                 f"{module} reads the ids of the words too and is not what get_input_embeddings() names, so this model "
                 "would be mixed in part: pass level='hidden:k', or a method that mixes nothing."
             )
 
     def _after_layer(self, level: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self._forward is None or self._forward.level != level:
+        if self._pass is None or self._pass.level != level:
             return None
-        return self._forward.after_layer(output)
+        return self._pass.after_layer(output)
 
     def _before_head(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._forward is None or self._forward.level != "pooled":
+        if self._pass is None or self._pass.level != "pooled":
             return None
         if isinstance(under_peft(module), nn.Linear) and args[0].dim() > 2:
             raise ValueError(
                 "level='pooled' needs a model that pools before its head; this one scores every token: pass "
                 "level='embedding'."
             )
-        self._forward.fired = True
-        return self._forward.mix(args[0]), *args[1:]
+        self._pass.fired = True
+        return self._pass.mix(args[0]), *args[1:]
 
 
 @contextmanager
-def attached(model: nn.Module) -> Iterator[Mixer]:
+def attached(model: nn.Module) -> Iterator[MixingHooks]:
     """Hooks on the model for the length of a block; inside another such block, the ones that are there already.
 
     A training run enters it once, before torch.compile sees the model: hooks added later would never fire there.
     """
     inner = unwrap(model)
-    mixer = getattr(inner, _MIXER, None)
-    if mixer is not None:
-        yield mixer
+    hooks = getattr(inner, _HOOKS, None)
+    if hooks is not None:
+        yield hooks
         return
-    mixer = Mixer(inner)
+    hooks = MixingHooks(inner)
     try:
-        setattr(inner, _MIXER, mixer)
-        yield mixer
+        setattr(inner, _HOOKS, hooks)
+        yield hooks
     finally:
-        mixer.remove()
-        delattr(inner, _MIXER)
+        hooks.remove()
+        delattr(inner, _HOOKS)
 
 
 def interpolate(own: Tensor, partner: Tensor, lam: Tensor, axis: int = 0) -> Tensor:

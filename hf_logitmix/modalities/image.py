@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
 from hf_logitmix.modalities.base import Modality
-from hf_logitmix.modalities.hooks import Among, Recompute, attached, check_checkpointing, interpolate
+from hf_logitmix.modalities.hooks import MixWithinBatch, OverwriteMixedRows, attached, check_checkpointing, interpolate
 from hf_logitmix.modalities.layers import resolve_level
 from hf_logitmix.modalities.masks import Masks
 from hf_logitmix.models import call
@@ -51,17 +51,17 @@ class Images(Modality):
             mixed = interpolate(pixels[: len(plan.partner)], pixels[plan.partner], plan.lam)
             return on_mixed(model, inputs, mixed, plan, rows)
         check_checkpointing(model, level)
-        with attached(model) as mixer:
-            level = resolve_level(level, mixer.sites, draw)
+        with attached(model) as hooks:
+            level = resolve_level(level, hooks.layers, draw)
             if level == "embedding":
                 return self.forward(model, inputs, plan, rows, level=level, draw=draw)
             pixels = inputs["pixel_values"]
             size, mixed_rows = len(pixels), len(plan.partner)
             if rows == "mixed" and mixed_rows == size:
-                with mixer.mixing(Among(level, plan)):
+                with hooks.mixing(MixWithinBatch(level, plan)):
                     return MixedOutput(None, call(model, inputs, size), plan)
             both = {**inputs, "pixel_values": torch.cat([pixels, pixels[:mixed_rows]])}
-            with mixer.mixing(Recompute(level, plan, size)):
+            with hooks.mixing(OverwriteMixedRows(level, plan, size)):
                 output = split(call(model, both, size + mixed_rows), size, plan)
             return output if rows == "both" else output._replace(logits=None)
 

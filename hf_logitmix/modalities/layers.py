@@ -26,20 +26,20 @@ _WITHOUT_LAYERS = ("xlnet", "reformer")
 
 
 @dataclass(frozen=True)
-class Sites:
+class MixableLayers:
     """The modules of one model whose output (or, for the head, input) is mixed.
 
     Attributes:
         words: embeddings of the ids; at least one in a text model, none in one of images.
         types: embeddings of what else an example says of its tokens (types, boxes, tags), mixed along with the words so
             that a pair of inputs is symmetric.
-        layers: the hidden layers in order; empty where the model has no single list of them.
+        hidden: the hidden layers in order; empty where the model has no single list of them.
         head: the classification head, the modules after the encoder that hold parameters.
     """
 
     words: list[nn.Module]
     types: list[nn.Module] = field(default_factory=list)
-    layers: list[nn.Module] = field(default_factory=list)
+    hidden: list[nn.Module] = field(default_factory=list)
     head: list[nn.Module] = field(default_factory=list)
 
     @property
@@ -56,31 +56,31 @@ def check_level(level: str) -> None:
         )
 
 
-def levels(where: Sites) -> list[str]:
+def levels(layers: MixableLayers) -> list[str]:
     """The levels that ``manifold`` draws from."""
-    return ["embedding", *(f"hidden:{k}" for k in range(1, len(where.layers) + 1))]
+    return ["embedding", *(f"hidden:{k}" for k in range(1, len(layers.hidden) + 1))]
 
 
-def resolve_level(level: str, where: Sites, draw: float) -> str:
+def resolve_level(level: str, layers: MixableLayers, draw: float) -> str:
     """The level to mix at: ``manifold`` becomes the one of (embedding, hidden:1, ...) that ``draw`` in [0, 1) chooses.
 
     Raises:
         ValueError: where the model lacks the level.
     """
-    count = len(where.layers)
+    count = len(layers.hidden)
     if level == "manifold" or level.startswith("hidden:"):
         if not count:
             raise ValueError(f"level={level!r} needs a model with one list of hidden layers: pass level='embedding'.")
         if level == "manifold":
-            return levels(where)[int(draw * (count + 1))]
+            return levels(layers)[int(draw * (count + 1))]
         if int(level.removeprefix("hidden:")) > count:
             raise ValueError(f"level={level!r} is above the last layer: this model has hidden:1 to hidden:{count}.")
-    if level == "pooled" and not where.head:
+    if level == "pooled" and not layers.head:
         raise ValueError("level='pooled' needs a model with a head after its encoder: pass level='embedding'.")
     return level
 
 
-def sites(model: nn.Module) -> Sites:
+def layers_of(model: nn.Module) -> MixableLayers:
     """Find where a model can be mixed: a text model, or an image model beyond its pixels.
 
     Raises:
@@ -89,7 +89,7 @@ def sites(model: nn.Module) -> Sites:
     if getattr(model, "main_input_name", "") == "pixel_values":
         num_labels = getattr(getattr(model, "config", None), "num_labels", 0)
         classifier = find_classifier(model, num_labels)  # the whole head of a model of timm
-        return Sites([], [], _image_layers(model), head_modules(model) or ([classifier] if classifier else []))
+        return MixableLayers([], [], _image_layers(model), head_modules(model) or ([classifier] if classifier else []))
     words = _word_embeddings(model)
     if not words:
         raise ValueError(
@@ -99,8 +99,8 @@ def sites(model: nn.Module) -> Sites:
     types = [module for name, module in model.named_modules() if _BESIDE_WORDS.search(name)]
     pretrained = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
     if pretrained is None:
-        return Sites(words, types)
-    return Sites(words, types, _hidden_layers(pretrained), head_modules(pretrained))
+        return MixableLayers(words, types)
+    return MixableLayers(words, types, _hidden_layers(pretrained), head_modules(pretrained))
 
 
 def _is_lookup(module: nn.Module) -> bool:

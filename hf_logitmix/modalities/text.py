@@ -12,15 +12,15 @@ from transformers import AutoModelForSequenceClassification
 
 from hf_logitmix.modalities.base import Modality
 from hf_logitmix.modalities.hooks import (
-    Forward,
-    Recompute,
+    MixingPass,
+    OverwriteMixedRows,
     attached,
     check_checkpointing,
     interpolate,
     on_first,
     same_memory,
 )
-from hf_logitmix.modalities.layers import resolve_level, sites
+from hf_logitmix.modalities.layers import layers_of, resolve_level
 from hf_logitmix.modalities.masks import Masks, compute_dtype, scores_of, soft_weights, why_not_soft
 from hf_logitmix.models import call, first_of, name_of, unwrap
 from hf_logitmix.output import MixedOutput, Rows, split
@@ -91,30 +91,30 @@ class Text(Modality):
         check_checkpointing(model, level)
         if masks == "soft" and (reason := why_not_soft(unwrap(model))):
             raise ValueError(f"masks='soft' does not go with {name_of(model)}: {reason}. Pass masks='union'.")
-        with attached(model) as mixer:
-            level = resolve_level(level, mixer.sites, draw)
+        with attached(model) as hooks:
+            level = resolve_level(level, hooks.layers, draw)
             size, mixed = _batch_size(inputs), len(plan.partner)
             mask = inputs.get("attention_mask")
             is_soft = masks == "soft" and level != "pooled" and _has_padding(mask)
             second = pair_inputs(inputs, plan, "soft" if is_soft else "union")
 
             def as_scores(weights: Tensor) -> Tensor:
-                return scores_of(weights, mixer.is_causal, compute_dtype(model, weights.device))
+                return scores_of(weights, hooks.is_causal, compute_dtype(model, weights.device))
 
-            if rows == "mixed" and level == "embedding" and not mixer.needs_clean_rows:
+            if rows == "mixed" and level == "embedding" and not hooks.needs_clean_rows:
                 try:
-                    with mixer.mixing(_Lookup(plan, inputs, second)):
+                    with hooks.mixing(_EmbedBoth(plan, inputs, second)):
                         alone = {**second, "attention_mask": as_scores(second["attention_mask"])} if is_soft else second
                         return MixedOutput(None, call(model, alone, mixed), plan)
                 except _UnknownIds:
-                    mixer.needs_clean_rows = True  # raised by an embedding, so nothing random has been drawn yet
+                    hooks.needs_clean_rows = True  # raised by an embedding, so nothing random has been drawn yet
             both = {
                 name: torch.cat([value, second[name]]) if second[name] is not value else value
                 for name, value in inputs.items()
             }
             if is_soft:
                 both["attention_mask"] = as_scores(both["attention_mask"])
-            with mixer.mixing(Recompute(level, plan, size, _ids(both))):
+            with hooks.mixing(OverwriteMixedRows(level, plan, size, _ids(both))):
                 output = split(call(model, both, size + mixed), size, plan)
             return output if rows == "both" else output._replace(logits=None)
 
@@ -127,7 +127,7 @@ class Text(Modality):
                 embedded = output if isinstance(output, Tensor) else output[0]
                 seen.append(embedded if embedded.requires_grad else embedded.requires_grad_())
 
-        handles = [module.register_forward_hook(see, with_kwargs=True) for module in sites(unwrap(model)).words]
+        handles = [module.register_forward_hook(see, with_kwargs=True) for module in layers_of(unwrap(model)).words]
         try:
             yield inputs, seen
         finally:
@@ -139,7 +139,7 @@ class _UnknownIds(Exception):
     """An embedding was called with ids that are not the batch's own, but made from them."""
 
 
-class _Lookup(Forward):
+class _EmbedBoth(MixingPass):
     """A forward over M rows: ids of the longer examples go in, and the embeddings of both of a pair are looked up."""
 
     def __init__(self, plan: MixPlan, inputs: Mapping[str, Any], second: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ else:
 logger = logging.getLogger(__name__)
 
 
-def why_torn(checkpoint: str | Path) -> str | None:
+def incomplete_reason(checkpoint: str | Path) -> str | None:
     """What a checkpoint folder lacks, or None if it is complete.
 
     Trainer writes ``trainer_state.json`` after everything else (and `MixTrainer` waits for all processes before it), so
@@ -73,7 +73,7 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
     found = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
     folders = {path: match for path in Path(output_dir).glob("*") if (match := found.fullmatch(path.name))}
     for path in sorted(folders, key=lambda path: int(folders[path].group(1)), reverse=True):
-        if (reason := why_torn(path)) is None:
+        if (reason := incomplete_reason(path)) is None:
             return str(path)
         logger.warning("%s was not written to its end (%s): it is skipped.", path.name, reason)
     return None
@@ -96,7 +96,7 @@ class ResumeMixin(_Base):
             resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}.")
-        elif resume_from_checkpoint and (reason := why_torn(resume_from_checkpoint)):
+        elif resume_from_checkpoint and (reason := incomplete_reason(resume_from_checkpoint)):
             raise ValueError(
                 f"resume_from_checkpoint={resume_from_checkpoint!r} was not written to its end ({reason}): pass an "
                 "earlier one, or True for the last that is complete."

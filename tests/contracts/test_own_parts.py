@@ -7,18 +7,20 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import batch_of, examples, tiny_bert
-from test_trainer import InOrder, arguments, data_without_types, weights
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
-from hf_logitmix import Method, MixCollator, MixPlan, MixTrainer
+from helpers.data import batch_of, data_without_types, examples
+from helpers.models import tiny_bert
+from helpers.parts import method_of, new_model
+from helpers.training import InOrder, arguments, weights
+from hf_logitmix import METHODS, Method, MixCollator, MixPlan, MixTrainer
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Linear, Mixing
 from hf_logitmix.objectives import Objective, Term
-from hf_logitmix.output import MixedOutput
 from hf_logitmix.pairing import Pairing
+from hf_logitmix.part import LabelSpec
 from hf_logitmix.step import Step
 from hf_logitmix.training.training_set import TrainingSet
 
@@ -94,8 +96,9 @@ def loss_by_hand(model, batch, labels, plan, alpha):
 
 
 def equally_long(count: int) -> list[dict]:
-    rows = data_without_types(count)
-    return [{name: value[:5] if name != "labels" else value for name, value in row.items()} for row in rows]
+    """Texts of five words without padding, with labels of which two next to one another are never the same."""
+    rows = [{name: value[:5] for name, value in row.items() if name != "labels"} for row in data_without_types(count)]
+    return [{**row, "labels": number % 3} for number, row in enumerate(rows)]
 
 
 @pytest.mark.parametrize("alpha", [0.25, 0.9])
@@ -121,15 +124,15 @@ def test_a_step_of_training_is_what_the_parts_say(tmp_path, alpha):
 def test_it_resumes_to_the_bit_and_not_with_other_options(tmp_path):
     def run(folder, resume=None, **options):
         method = OWN.with_options(**options)
-        args = arguments(folder, max_steps=3, **SAVING)
+        args = arguments(folder, max_steps=2, **SAVING)
         trainer = MixTrainer(model=tiny_bert(dropout=0.3), args=args, method=method, train_dataset=examples(24))
         trainer.train(resume_from_checkpoint=resume)
         return weights(trainer.model)
 
     whole = run(tmp_path)
-    assert torch.equal(run(tmp_path, str(tmp_path / "checkpoint-2")), whole)
+    assert torch.equal(run(tmp_path, str(tmp_path / "checkpoint-1")), whole)
     with pytest.raises(ValueError, match=r"pull was 0\.5 and is 0\.2"):
-        run(tmp_path, str(tmp_path / "checkpoint-2"), pull=0.2)
+        run(tmp_path, str(tmp_path / "checkpoint-1"), pull=0.2)
 
 
 def test_it_draws_plans_in_a_collator():
@@ -147,21 +150,63 @@ def test_it_draws_plans_in_a_collator():
         next(iter(DataLoader(data, batch_size=4, collate_fn=MixCollator(default_data_collator, OWN))))
 
 
-def test_its_parts_go_with_those_of_the_package():
-    """Every part of one's own with the other parts of each method that mixes text, on a plain loop."""
-    data, model = equally_long(4), tiny_bert()
-    batch, labels = batch_of(data), torch.tensor([row["labels"] for row in data])
-    for name in ("mixup", "logitmix", "lamix"):
-        for own in ({"mixing": Half()}, {"pairing": AcrossClasses()}, {"criterion": Quadratic()}):
-            method = dataclasses.replace(OWN.__class__(), **_parts(name), **own)
-            ready = method.setup(TrainingSet(data, model, 3))
-            with ready.install(model.train()):
-                terms, output = ready(model, batch, labels, Step(1, 2))
-            assert isinstance(output, MixedOutput)
-            assert all(term.rows.isfinite().all() and len(term.rows) == 4 for term in terms.values())
+def with_own(name: str, **own):
+    """A method of the package with some parts of one's own, in training, and what it makes of six texts."""
+    kind, method = method_of(name)
+    model, data = new_model(kind), equally_long(6)
+    labels = torch.tensor([row["labels"] for row in data])
+    changed = dataclasses.replace(method, **own)
+    changed.check(model, LabelSpec(3, "single_label_classification"))
+    ready = changed.setup(TrainingSet(data, model, 3, default_data_collator))
+    with ready.install(model.train()):
+        return ready, labels, *ready(model, batch_of(data), labels, Step(1, 2))
 
 
-def _parts(name: str) -> dict:
-    from hf_logitmix import METHODS
+READS_TEXT = [name for name, method in METHODS.items() if "text" in method.mixing.reads]
+MIXES_TEXT = [name for name in READS_TEXT if METHODS[name].mixes]
 
-    return {part: getattr(METHODS[name], part) for part in ("mixing", "objective", "targets", "pairing")}
+
+@pytest.mark.parametrize("name", MIXES_TEXT)
+def test_its_pairing_and_its_mixing_serve_every_method(name):
+    _, labels, terms, output = with_own(name, pairing=AcrossClasses(), mixing=Half())
+    assert (labels != labels[output.plan.partner]).any()
+    torch.testing.assert_close(output.plan.label_lam, torch.full((6,), 2 / 3))  # of six labels two are each class
+    torch.testing.assert_close(output.plan.lam, torch.full((6,), 0.625))
+    assert all(len(term.rows) == 6 and term.rows.isfinite().all() for term in terms.values())
+
+
+@pytest.mark.parametrize("name", READS_TEXT)
+def test_its_criterion_measures_the_rows_of_every_method(name):
+    """Clean rows against the targets of their labels, mixed ones against both by lam, and LaMix's against its own."""
+    ready, labels, terms, output = with_own(name, criterion=Quadratic())
+    targets = ready.targets.matrix(3)
+    targets = torch.eye(3) if targets is None else targets
+    found = {"cls": output.logits, "mix": output.mixed_logits}
+    partner, own = output.plan.partner, output.plan.weight_of_label
+    beta = getattr(ready.method.objective, "beta", 1.0)
+    assert terms.keys() & found.keys() == {key for key, logits in found.items() if logits is not None}
+    for key in terms.keys() & found.keys():
+        probabilities, beside = found[key][:, :3].softmax(-1), found[key][:, 3:]
+        expected = (probabilities - targets[labels]).square().sum(-1)
+        if key == "mix":
+            expected = own * expected + (1 - own) * (probabilities - targets[labels[partner]]).square().sum(-1)
+        if beta < 1:
+            soft = beside.sigmoid().softmax(-1)
+            expected = beta * expected + (1 - beta) * (probabilities - soft).square().sum(-1)
+        torch.testing.assert_close(terms[key].rows, expected)
+
+
+@pytest.mark.parametrize("name", READS_TEXT)
+def test_its_objective_goes_with_every_mixing_and_targets(name):
+    if not METHODS[name].mixing.mixes:
+        with pytest.raises(ValueError, match=r"Weighed.* needs mixed rows"):
+            with_own(name, objective=Weighed())
+        return
+    _, _, terms, output = with_own(name, objective=Weighed(alpha=0.25))
+    assert {key: term.weight for key, term in terms.items()} == {"mix": 0.25, "cls": 0.75}
+    assert output.logits.shape == output.mixed_logits.shape == (6, 3)
+
+
+def test_its_mixing_is_refused_where_it_would_have_no_effect():
+    with pytest.raises(ValueError, match=r"Half.* would have no effect"):
+        with_own("vanilla", mixing=Half())

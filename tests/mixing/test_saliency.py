@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import batch_of, examples, tiny_bert, tiny_vit
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.data import batch_of, examples
+from helpers.models import tiny_bert, tiny_vit
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing.saliency import saliency_of
 
