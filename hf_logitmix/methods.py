@@ -9,9 +9,9 @@ from typing import Any
 
 from hf_logitmix.criteria import Focal
 from hf_logitmix.method import Method
-from hf_logitmix.mixing import CutMix, Linear, PuzzleMix
+from hf_logitmix.mixing import CutMix, Linear, PuzzleMix, Switch
 from hf_logitmix.objectives import Distillation, LaMix, LogitMix, Mixed, RegMixup
-from hf_logitmix.pairing import Beta, Constant, RandomPairs
+from hf_logitmix.pairing import Beta, CMixup, Constant, RandomPairs, Remix
 from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing
 
 _MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
@@ -21,6 +21,10 @@ _FOCAL = (
     "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017; gamma of Mukhoti et al., Calibrating Deep Neural "
     "Networks using Focal Loss, NeurIPS 2020"
 )
+_REGMIXUP = "Pinto et al., Using Mixup as a Regularizer (RegMixup), NeurIPS 2022"
+_REMIX = "Chou et al., Remix: Rebalanced Mixup, ECCV Workshops 2020"
+_C_MIXUP = "Yao et al., C-Mixup: Improving Generalization in Regression, NeurIPS 2022"
+_SWITCH = "Touvron et al., Training Data-efficient Image Transformers, ICML 2021, as timm's Mixup switches"
 _LAMIX = "Bypassing the Random Input Mixing in Mixup, submitted to ICLR 2021"
 _LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022"
 
@@ -71,11 +75,14 @@ METHODS: Mapping[str, Method] = _named(
         "logitmix_p": Method(PuzzleMix(), LogitMix(), pairing=_beta(1.0), source=f"{_LOGITMIX}; {_PUZZLEMIX}"),
         "lamix": Method(Linear(), LaMix(beta=0.5), pairing=_halves, source=_LAMIX),
         "lamix_p": Method(PuzzleMix(), LaMix(beta=1.0), pairing=_halves, source=f"{_LAMIX}; {_PUZZLEMIX}"),
+        "remix": Method(Linear(), Mixed(), pairing=Remix(lam=Beta(1.0)), source=_REMIX),
+        "c_mixup": Method(Linear(), Mixed(), pairing=CMixup(lam=Beta(2.0)), source=_C_MIXUP),
+        "mixup_cutmix": Method(Switch(second_lam=Beta(1.0)), Mixed(), pairing=_beta(0.8), source=_SWITCH),
         "regmixup": Method(
             Linear(),
             RegMixup(),
             pairing=_beta(20.0),
-            source="Pinto et al., RegMixup: Mixup as a Regularizer, NeurIPS 2022",
+            source=_REGMIXUP,
         ),
         "distillation": Method(
             objective=Distillation(), source="Hinton et al., Distilling the Knowledge in a Neural Network, 2015"

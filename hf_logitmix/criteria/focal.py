@@ -63,7 +63,7 @@ class DualFocal(Criterion):
         ValueError: for any other gamma; for rows of targets, for which it is not defined.
     """
 
-    gamma: float = field(
+    gamma: float | str = field(
         default=5.0, metadata={"help": "Focal losses: by how much well classified rows count less; focal: or sd53."}
     )
 
@@ -76,5 +76,5 @@ class DualFocal(Criterion):
         p = log_p.exp()
         own = p.gather(-1, target.unsqueeze(-1))
         others = torch.where(p < own, p, torch.zeros_like(p)).amax(-1)
-        weight = (1 - own.squeeze(-1) + others).clamp_min(torch.finfo(p.dtype).tiny) ** self.gamma
+        weight = (1 - own.squeeze(-1) + others).clamp_min(torch.finfo(p.dtype).tiny) ** float(self.gamma)
         return -weight * log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)

@@ -163,6 +163,11 @@ class MixTrainerMixin(
         assert logits is not None
         return (loss, {"logits": logits[:, : self.method_in_training.num_labels]}) if return_outputs else loss
 
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "sample_weight" not in self._signature_columns:
+            self._signature_columns.append("sample_weight")  # which the loss reads, not the model
+
     def _next_step(self) -> Step:
         """Where training stands, for the next micro-batch."""
         state, micro_batch = self.state, self._micro_batch
@@ -263,6 +268,7 @@ class MixTrainerMixin(
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         inputs = dict(inputs)
         take_plan(inputs)  # a MixCollator serves evaluation too
+        inputs.pop("sample_weight", None)  # evaluation counts every example alike
         if isinstance(labels := inputs.get("labels"), Tensor):
             checks.note_multi_label(self.model, labels)
             num_labels, problem_type = checks.label_spec(self.model)
