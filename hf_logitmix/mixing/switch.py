@@ -39,8 +39,12 @@ class Switch(Mixing):
         ValueError: for a switch_prob outside [0, 1].
     """
 
-    first: Mixing = field(default_factory=Linear)
-    second: Mixing = field(default_factory=CutMix)
+    first: Mixing = field(
+        default_factory=Linear, metadata={"help": "Switch: the mixing of the other batches.", "command_line": False}
+    )
+    second: Mixing = field(
+        default_factory=CutMix, metadata={"help": "Switch: the mixing of switch_prob.", "command_line": False}
+    )
     switch_prob: float = field(default=0.5, metadata={"help": "Switch: share of batches that take the second mixing."})
     second_lam: Distribution | None = field(
         default=None, metadata={"help": "Switch: lam of the second mixing: uniform, half or a number; else the plan's."}

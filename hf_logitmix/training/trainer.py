@@ -165,8 +165,8 @@ class MixTrainerMixin(
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "sample_weight" not in self._signature_columns:
-            self._signature_columns.append("sample_weight")  # which the loss reads, not the model
+        columns: list[str] = self._signature_columns or []
+        self._signature_columns = [*columns, *{"sample_weight"}.difference(columns)]  # the loss reads it, not the model
 
     def _next_step(self) -> Step:
         """Where training stands, for the next micro-batch."""
