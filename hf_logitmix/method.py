@@ -81,6 +81,12 @@ class Method:
                 f"mix_fraction={self.pairing.fraction} would drop the rest of the batch in steps where "
                 f"{self.objective} trains on mixed rows alone: pass mix_fraction=1.0, or LogitMix without a ramp."
             )
+        rows = self.objective.needs_distributions or not isinstance(self.targets, OneHot)
+        if rows and self.criterion is not None and not self.criterion.takes_rows:
+            raise ValueError(
+                f"criterion={self.criterion} is defined for class ids alone, and targets={self.targets} with "
+                f"{self.objective} are rows: pass another criterion."
+            )
         if self.objective.needs_distributions and not self.targets.are_distributions:
             raise ValueError(
                 f"targets={self.targets} have rows that need not sum to 1, and {self.objective} mixes them with "

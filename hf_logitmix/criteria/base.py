@@ -20,9 +20,11 @@ class Criterion(Part):
 
     Attributes:
         problem_types: of transformers' configurations, for which it is defined.
+        takes_rows: whether a target may be a row of numbers; else class ids alone, which is one-hot targets.
     """
 
     problem_types: ClassVar[tuple[str, ...]] = ("single_label_classification",)
+    takes_rows: ClassVar[bool] = True
 
     def check(self, model: Any, labels: LabelSpec) -> None:
         """Raise ValueError where the criterion is undefined for this kind of head."""

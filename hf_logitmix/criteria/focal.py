@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -66,6 +67,8 @@ class DualFocal(Criterion):
     gamma: float | str = field(
         default=5.0, metadata={"help": "Focal losses: by how much well classified rows count less; focal: or sd53."}
     )
+
+    takes_rows: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gamma", check_gamma(self.gamma, "a number >= 0"))

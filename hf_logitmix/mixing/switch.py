@@ -56,6 +56,11 @@ class Switch(Mixing):
         if self.second_lam is not None:
             object.__setattr__(self, "second_lam", as_distribution(self.second_lam, "second_lam"))
 
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What both of them can mix."""
+        return tuple(kind for kind in self.first.reads if kind in self.second.reads)
+
     def choices(self, model: nn.Module) -> list[Mixing]:
         return [*self.first.choices(model), *self.second.choices(model)]
 
@@ -63,6 +68,7 @@ class Switch(Mixing):
         return [*self.first.alternatives(model), *self.second.alternatives(model)]
 
     def check(self, model: nn.Module, labels: LabelSpec | None = None) -> None:
+        super().check(model, labels)
         self.first.check(model, labels)
         self.second.check(model, labels)
 
@@ -87,6 +93,7 @@ class Switch(Mixing):
         labels: Tensor | None = None,
         criterion: Criterion | None = None,
     ) -> MixedOutput:
+        super().check(model)
         generator = step.generator("switch")
         takes_second = bool(torch.rand(1, generator=generator) < self.switch_prob)
         if takes_second and self.second_lam is not None:

@@ -54,7 +54,7 @@ class CMixup(RandomPairs):
 
     def check(self, model: nn.Module, labels: LabelSpec) -> None:
         if labels.problem_type != "regression":
-            raise ValueError(f"C-Mixup is for regression and this is {labels.problem_type}: pass 'mixup'.")
+            raise ValueError(f"pairing={self} is for regression and this is {labels.problem_type}: pass 'mixup'.")
 
     def setup(self, training_set: TrainingSet) -> CMixup:
         if self.label_scale is not None:
