@@ -86,9 +86,7 @@ def mixed_cross_entropy(
     return _row_loss(labels, targets).mixed(mixed_logits, labels, plan).mean()
 
 
-def focal_loss(
-    logits: Tensor, labels: Tensor, *, gamma: float | str = 3.0, targets: Tensor | None = None
-) -> Tensor:
+def focal_loss(logits: Tensor, labels: Tensor, *, gamma: float | str = 3.0, targets: Tensor | None = None) -> Tensor:
     r"""Focal loss, the mean over the batch of :math:`-\sum_k T_{yk} (1 - p_k)^\gamma \log p_k`; see `Focal`.
 
     Args:

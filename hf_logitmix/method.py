@@ -22,6 +22,7 @@ from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing import MixPlan, Pairing, RandomPairs
 from hf_logitmix.pairing.plan import unmixed
 from hf_logitmix.part import LabelSpec, Part
+from hf_logitmix.ranges import check_range
 from hf_logitmix.step import Step
 from hf_logitmix.targets import OneHot, Targets, as_targets
 from hf_logitmix.training.training_set import TrainingSet
@@ -269,12 +270,26 @@ class MethodInTraining:
         )
         if output.mixed_logits is not None:
             output = output._replace(plan=self.pairing.relabel(output.plan, labels))
+        if sample_weight is not None:
+            check_weights(sample_weight, len(labels))
         weights = sample_weight
         if self.class_weights is not None:
             of_class = self.class_weights.to(labels.device, non_blocking=True)[labels]
             weights = of_class if weights is None else of_class * weights
         loss = RowLoss(criterion, self.targets.matrix(self.num_labels), weights)
         return self.objective(output, labels, loss, inputs), output
+
+
+def check_weights(sample_weight: Tensor, batch_size: int) -> None:
+    """Refuse weights of examples that are not [B] finite numbers >= 0; on a GPU as in `check_range`.
+
+    Raises:
+        ValueError: for such weights.
+    """
+    if sample_weight.shape != (batch_size,):
+        shape = tuple(sample_weight.shape)
+        raise ValueError(f"sample_weight has the shape {shape}: pass one number >= 0 an example, FloatTensor[B].")
+    check_range(sample_weight, 0, torch.finfo(torch.float32).max, "sample_weight", "pass a finite number >= 0")
 
 
 def balanced(counts: Tensor) -> list[float]:

@@ -118,7 +118,11 @@ def methods() -> str:
         both = ", ".join([f"[`{name}`](docs/methods/{page}.md)", *map(code, others)])
         cells = [in_short(part) if method.mixes else "" for part in (method.pairing, method.mixing)]
         compared = [part for part in (method.objective, method.criterion) if part is not None]
-        cells = [*map(code, cells), ", ".join(code(in_short(part)) for part in compared), code(in_short(method.targets))]
+        cells = [
+            *map(code, cells),
+            ", ".join(code(in_short(part)) for part in compared),
+            code(in_short(method.targets)),
+        ]
         kinds = " or ".join({"both": "clean and mixed"}.get(kind, kind) for kind in sorted(method.objective.kinds))
         rows.append(f"| {both} | {' | '.join(cells)} | {kinds} |")
     return "\n".join(rows)

@@ -108,7 +108,7 @@ class TrainingSet:
         device = next(self.model.parameters()).device
         for start in range(0, len(indices), size):
             batch = self.collator([self.dataset[int(index)] for index in indices[start : start + size]])
-            left_out = ("label", "labels", "partner", "lam")
+            left_out = ("label", "labels", "sample_weight", "partner", "lam", "label_lam")
             yield {
                 name: value.to(device)
                 for name, value in batch.items()

@@ -43,8 +43,7 @@ def test_its_loss_is_both_cross_entropies():
     labels, plan = torch.tensor([0, 1, 2, 1, 0]), MixPlan(torch.tensor([4, 3, 2, 1, 0]), torch.rand(5))
     total = total_of(RegMixup(eta=0.5)(MixedOutput(logits, mixed, plan), labels, RowLoss(CrossEntropy()), {}))
     by_hand = [
-        F.cross_entropy(z, y)
-        + 0.5 * (lam * F.cross_entropy(m, y) + (1 - lam) * F.cross_entropy(m, labels[j]))
+        F.cross_entropy(z, y) + 0.5 * (lam * F.cross_entropy(m, y) + (1 - lam) * F.cross_entropy(m, labels[j]))
         for z, m, y, lam, j in zip(logits, mixed, labels, plan.lam, plan.partner, strict=True)
     ]
     torch.testing.assert_close(total, sum(by_hand) / 5)

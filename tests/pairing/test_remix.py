@@ -31,8 +31,9 @@ def by_hand(lam: float, own: int, partner: int, kappa: float, tau: float) -> flo
 def test_the_rule_is_an_if_and_an_else(kappa, tau):
     counts = [1, 2, 3, 6, 9, 30]
     cases = [(lam, own, other) for lam in (0.0, 0.1, 0.49, 0.5, 0.51, 0.9, 1.0) for own in counts for other in counts]
-    lam, own, other = map(torch.tensor, zip(*cases, strict=True))
-    found = remix_label_lam(lam.double(), own, other, kappa, tau)
+    lam, own, other = zip(*cases, strict=True)
+    counts_of = torch.tensor([own, other])
+    found = remix_label_lam(torch.tensor(lam, dtype=torch.float64), *counts_of, kappa, tau)
     assert found.tolist() == [by_hand(*case, kappa, tau) for case in cases]
 
 
@@ -63,8 +64,7 @@ def test_after_cutmix_the_rule_sees_the_lam_of_the_pixels(counts):
     plan = MixPlan(torch.arange(12).roll(1), torch.full((12,), 0.45))
     _, output = ready(model, inputs, labels, Step(0, 9), plan)
     kept = output.plan
-    assert (kept.lam > 0.5).any()
-    assert (kept.lam < 0.5).any()
+    assert (kept.lam > 0.5).any()  # where the lam that was drawn is below
     cases = zip(kept.lam.tolist(), labels.tolist(), labels[kept.partner].tolist(), strict=True)
     expected = [by_hand(lam, counts[own], counts[other], 3.0, 0.5) for lam, own, other in cases]
     assert kept.label_lam.tolist() == expected
