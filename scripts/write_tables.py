@@ -206,7 +206,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, and exit with 1 where a file is stale")
     stale = [path for path, text in written().items() if path.read_text() != text]
     if parser.parse_args().check:
-        print("\n".join(f"{path.relative_to(ROOT)} is stale: run scripts/write_tables.py" for path in stale))
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: run scripts/write_tables.py")
         return 1 if stale else 0
     for path in stale:
         path.write_text(written()[path])

@@ -152,8 +152,8 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
             for name in names
             if was[name] != now[name]
         ]
-    was, now = saved.get("class_weights"), own.get("class_weights")
-    found += [f"class_weights was {was} and is {now}"] if was != now else []
+    weights = [record.get("class_weights") for record in (saved, own)]
+    found += [f"class_weights was {weights[0]} and is {weights[1]}"] if weights[0] != weights[1] else []
     if found and saved["method"] != own["method"]:
         found.insert(0, f"method was {saved['method']} and is {own['method']}")
     was, now = saved["train_dataset"] or {}, own["train_dataset"] or {}

@@ -165,8 +165,9 @@ class MixTrainerMixin(
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        columns: list[str] = self._signature_columns or []
-        self._signature_columns = [*columns, *{"sample_weight"}.difference(columns)]  # the loss reads it, not the model
+        columns: list[str] | None = self._signature_columns
+        if columns is not None and "sample_weight" not in columns:
+            columns.append("sample_weight")  # the loss reads it, not the model
 
     def _next_step(self) -> Step:
         """Where training stands, for the next micro-batch."""

@@ -92,5 +92,5 @@ def test_it_reads_what_both_read():
 def test_bad_numbers_are_refused():
     with pytest.raises(ValueError, match=r"switch_prob must be in \[0, 1\], got 1.5"):
         Switch(switch_prob=1.5)
-    with pytest.raises(ValueError, match="second_lam must be .* got -1"):
+    with pytest.raises(ValueError, match=r"second_lam must be .* got -1"):
         Switch(second_lam=-1)
