@@ -40,6 +40,7 @@ from helpers.image_runs import (
 from helpers.launching import TORCHRUN
 from helpers.lda import means_by_sklearn, rows_to_one, unnormalised
 from helpers.models import tiny_bert, tiny_vit
+from helpers.parts import kind_of
 from helpers.training import arguments
 from hf_logitmix import METHODS, MixTrainer, get_method
 from hf_logitmix.temperature import cross_fit
