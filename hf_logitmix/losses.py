@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from hf_logitmix.criteria import RowLoss, criterion_of
+from hf_logitmix.criteria import Focal, RowLoss, criterion_of
 from hf_logitmix.objectives import LogitMix, MixedOutput, total_of
 from hf_logitmix.objectives.lamix import with_soft_label
 from hf_logitmix.pairing.plan import MixPlan, check_plan
@@ -84,6 +84,26 @@ def mixed_cross_entropy(
     """
     check_plan(plan, len(labels))
     return _row_loss(labels, targets).mixed(mixed_logits, labels, plan).mean()
+
+
+def focal_loss(logits: Tensor, labels: Tensor, *, gamma: float | str = 3.0, targets: Tensor | None = None) -> Tensor:
+    r"""Focal loss, the mean over the batch of :math:`-\sum_k T_{yk} (1 - p_k)^\gamma \log p_k`; see `Focal`.
+
+    Args:
+        logits: FloatTensor[B, K].
+        labels: LongTensor[B] class ids.
+        gamma: >= 0, or ``"sd53"``: 5 where the class has p < 0.2, else 3.
+        targets: FloatTensor[K, K], a row a class; None is one-hot.
+
+    Returns:
+        a scalar.
+
+    Raises:
+        ValueError: for any other gamma, and for labels that are no class ids 0..K-1.
+    """
+    if labels.is_floating_point():
+        raise ValueError(f"focal_loss is for class ids, LongTensor[B], and the labels are {labels.dtype}.")
+    return RowLoss(Focal(gamma), targets)(logits, labels).mean()
 
 
 def lamix_loss(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hf_logitmix.criteria import Criterion, RowLoss, as_criterion, criterion_of
@@ -20,6 +22,7 @@ from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing import MixPlan, Pairing, RandomPairs
 from hf_logitmix.pairing.plan import unmixed
 from hf_logitmix.part import LabelSpec, Part
+from hf_logitmix.ranges import check_range
 from hf_logitmix.step import Step
 from hf_logitmix.targets import OneHot, Targets, as_targets
 from hf_logitmix.training.training_set import TrainingSet
@@ -36,6 +39,9 @@ class Method:
         pairing: who meets whom, how much of each input, and how much of each label.
         criterion: how far a row of logits is from its target, an object of `hf_logitmix.criteria` or its name; None is
             the one that fits the labels.
+        class_weights: what the loss of an example is multiplied by, by its class: K numbers, or ``"balanced"`` for
+            N / (K N_k) of the training set (as scikit-learn). Of a mixed row each of the two labels brings its own. The
+            mean over rows stays a mean: it is not divided by the sum of weights.
         source: where the defaults come from.
         name: in `METHODS`; empty for a combination of one's own.
 
@@ -51,12 +57,17 @@ class Method:
         default=None,
         metadata={"help": "Name in hf_logitmix.criteria.CRITERIA; else the one that fits the labels."},
     )
+    class_weights: Sequence[float] | str | None = field(
+        default=None,
+        metadata={"help": "Weights of the classes in the loss: balanced, or a number a class."},
+    )
     source: str = field(default="", compare=False)
     name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", as_targets(self.targets))
         object.__setattr__(self, "criterion", as_criterion(self.criterion))
+        object.__setattr__(self, "class_weights", as_class_weights(self.class_weights))
         for name, kind in {"mixing": Mixing, "objective": Objective, "pairing": Pairing}.items():
             if not isinstance(part := getattr(self, name), kind):
                 raise ValueError(f"{name} must be an object of hf_logitmix.{_FOLDERS[name]}, got {part!r}.")
@@ -73,6 +84,12 @@ class Method:
                 f"mix_fraction={self.pairing.fraction} would drop the rest of the batch in steps where "
                 f"{self.objective} trains on mixed rows alone: pass mix_fraction=1.0, or LogitMix without a ramp."
             )
+        rows = self.objective.needs_distributions or not isinstance(self.targets, OneHot)
+        if rows and self.criterion is not None and not self.criterion.takes_rows:
+            raise ValueError(
+                f"criterion={self.criterion} is defined for class ids alone, and targets={self.targets} with "
+                f"{self.objective} are rows: pass another criterion."
+            )
         if self.objective.needs_distributions and not self.targets.are_distributions:
             raise ValueError(
                 f"targets={self.targets} have rows that need not sum to 1, and {self.objective} mixes them with "
@@ -80,7 +97,10 @@ class Method:
             )
 
     def __repr__(self) -> str:
-        return f"Method({', '.join(f'{name}={part}' for name, part in self.parts.items())})"
+        shown: dict[str, Any] = dict(self.parts)
+        if self.class_weights is not None:
+            shown["class_weights"] = repr(self.class_weights)
+        return f"Method({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
     @property
     def mixes(self) -> bool:
@@ -103,7 +123,7 @@ class Method:
     def options(self) -> list[str]:
         """The names that `with_options` takes."""
         of_parts = (option.name for name, part in self.parts.items() for option in options_of(part, name))
-        return list(dict.fromkeys([*of_parts, "targets", "criterion"]))
+        return list(dict.fromkeys([*of_parts, *_WHOLE]))
 
     def with_options(self, **options: Any) -> Method:
         """The same method with some options of its parts changed, and ``targets`` or ``criterion`` replaced.
@@ -113,7 +133,7 @@ class Method:
         Raises:
             ValueError: for an option that none of the parts has, or several; the message says what can be passed.
         """
-        whole = {name: options.pop(name) for name in ("targets", "criterion") if name in options}
+        whole = {name: options.pop(name) for name in _WHOLE if name in options}
         method = dataclasses.replace(self, **whole)
         parts: dict[str, Any] = method.parts
         own = {name for name in options if any(name in (o.name, o.full_name) for o in fields_of(parts))}
@@ -138,6 +158,13 @@ class Method:
             )
         for part in self.parts.values():
             part.check(model, labels)
+        weights, classes = self.class_weights, labels.problem_type == "single_label_classification"
+        if weights is not None and not classes:
+            raise ValueError(
+                f"class_weights={weights!r} is for classes and this is {labels.problem_type}: leave it out."
+            )
+        if isinstance(weights, tuple) and len(weights) != labels.num_labels:
+            raise ValueError(f"class_weights has {len(weights)} numbers and the model {labels.num_labels} classes.")
         if "both" in self.objective.kinds and self.mixing.leaves_a_linear_head(model):
             warn_of_linear_head(self.mixing.place.removeprefix("at "))
 
@@ -147,9 +174,14 @@ class Method:
         made: dict[str, Any] = {
             name: None if part is None else part.setup(training_set) for name, part in parts.items()
         }
-        return MethodInTraining(self, training_set.num_labels, **made)
+        weights = self.class_weights
+        if weights == "balanced":
+            weights = balanced(training_set.class_counts())
+        found = None if weights is None else torch.tensor(weights)
+        return MethodInTraining(self, training_set.num_labels, **made, class_weights=found)
 
 
+_WHOLE = ("targets", "criterion", "class_weights")  # options that are no field of a part
 _FOLDERS = {
     "pairing": "pairing",
     "mixing": "mixing",
@@ -173,6 +205,7 @@ class MethodInTraining:
         method: the options.
         num_labels: K.
         pairing, mixing, objective, criterion, targets: what the parts' `setup` returned.
+        class_weights: FloatTensor[K], or None for 1.
     """
 
     method: Method
@@ -182,6 +215,7 @@ class MethodInTraining:
     objective: Objective
     criterion: Criterion | None
     targets: Targets
+    class_weights: Tensor | None = None
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -214,6 +248,7 @@ class MethodInTraining:
         labels: Tensor,
         step: Step,
         plan: MixPlan | None = None,
+        sample_weight: Tensor | None = None,
     ) -> tuple[Terms, MixedOutput]:
         """Draw a plan, make the rows in one forward, and compare them with what they should be.
 
@@ -223,6 +258,7 @@ class MethodInTraining:
             labels: LongTensor[B] class ids, FloatTensor[B] for regression or FloatTensor[B, K] multi-label.
             step: where in training this is.
             plan: of the batch, if it is drawn already.
+            sample_weight: FloatTensor[B], what the loss of each example is multiplied by, besides its class's weight.
 
         Returns:
             the terms of the loss, of which `hf_logitmix.objectives.total_of` makes one number, and the output.
@@ -241,5 +277,51 @@ class MethodInTraining:
         )
         if output.mixed_logits is not None:
             output = output._replace(plan=self.pairing.relabel(output.plan, labels))
-        loss = RowLoss(criterion, self.targets.matrix(self.num_labels))
+        if sample_weight is not None:
+            check_weights(sample_weight, len(labels))
+        weights = sample_weight
+        if self.class_weights is not None:
+            of_class = self.class_weights.to(labels.device, non_blocking=True)[labels]
+            weights = of_class if weights is None else of_class * weights
+        loss = RowLoss(criterion, self.targets.matrix(self.num_labels), weights)
         return {**self.objective(output, labels, loss, inputs), **self.targets.penalty()}, output
+
+
+def check_weights(sample_weight: Tensor, batch_size: int) -> None:
+    """Refuse weights of examples that are not [B] finite numbers >= 0; on a GPU as in `check_range`.
+
+    Raises:
+        ValueError: for such weights.
+    """
+    if sample_weight.shape != (batch_size,):
+        shape = tuple(sample_weight.shape)
+        raise ValueError(f"sample_weight has the shape {shape}: pass one number >= 0 an example, FloatTensor[B].")
+    check_range(sample_weight, 0, torch.finfo(torch.float32).max, "sample_weight", "pass a finite number >= 0")
+
+
+def balanced(counts: Tensor) -> list[float]:
+    """Class weights N / (K N_k), as scikit-learn's ``class_weight="balanced"``.
+
+    Raises:
+        ValueError: for a class without examples.
+    """
+    if not counts.all():
+        raise ValueError(f"class_weights='balanced' needs an example of every class, got counts {counts.tolist()}.")
+    return [int(counts.sum()) / (len(counts) * count) for count in counts.tolist()]
+
+
+def as_class_weights(given: Any) -> tuple[float, ...] | str | None:
+    """Class weights from what a user passes: numbers, their text on a command line, "balanced" or None.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if given is None or given == "balanced":
+        return given
+    try:
+        numbers = tuple(float(number) for number in (given.split() if isinstance(given, str) else given))
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or not all(math.isfinite(number) and number >= 0 for number in numbers) or not any(numbers):
+        raise ValueError(f"class_weights must be 'balanced' or a number >= 0 for each class, got {given!r}.")
+    return numbers

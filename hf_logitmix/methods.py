@@ -7,15 +7,24 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from hf_logitmix.criteria import Focal
 from hf_logitmix.method import Method
-from hf_logitmix.mixing import CutMix, Linear, PuzzleMix
-from hf_logitmix.objectives import Distillation, LaMix, LogitMix, Mixed
-from hf_logitmix.pairing import Beta, Constant, RandomPairs
+from hf_logitmix.mixing import CutMix, Linear, PuzzleMix, Switch
+from hf_logitmix.objectives import Distillation, LaMix, LogitMix, Mixed, RegMixup
+from hf_logitmix.pairing import Beta, CMixup, Constant, RandomPairs, Remix
 from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing
 
 _MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
 _MCEL = "Negi, Chan, Mahoor, Leveraging Class Similarity to Improve Deep Neural Network Robustness, 2018"
 _PUZZLEMIX = "Kim et al., Puzzle Mix: Exploiting Saliency and Local Statistics for Optimal Mixup, ICML 2020"
+_FOCAL = (
+    "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017; gamma of Mukhoti et al., Calibrating Deep Neural "
+    "Networks using Focal Loss, NeurIPS 2020"
+)
+_REGMIXUP = "Pinto et al., Using Mixup as a Regularizer (RegMixup), NeurIPS 2022"
+_REMIX = "Chou et al., Remix: Rebalanced Mixup, ECCV Workshops 2020"
+_C_MIXUP = "Yao et al., C-Mixup: Improving Generalization in Regression, NeurIPS 2022"
+_SWITCH = "Touvron et al., Training Data-efficient Image Transformers, ICML 2021, as timm's Mixup switches"
 _LAMIX = "Bypassing the Random Input Mixing in Mixup, submitted to ICLR 2021"
 _LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022"
 
@@ -45,6 +54,7 @@ METHODS: Mapping[str, Method] = _named(
         "mcel": Method(targets=MCEL(eps=0.2), source=_MCEL),
         "sg_mcel": Method(targets=SGMCEL(), source=_MCEL),
         "gmcel": Method(targets=GMCEL(), source=_MCEL),
+        "focal": Method(criterion=Focal(gamma=3.0), source=_FOCAL),
         "mixup": Method(Linear(), Mixed(), pairing=_beta(0.4), source=_MIXUP),
         "manifold_mixup": Method(
             Linear(level="manifold"),
@@ -65,6 +75,15 @@ METHODS: Mapping[str, Method] = _named(
         "logitmix_p": Method(PuzzleMix(), LogitMix(), pairing=_beta(1.0), source=f"{_LOGITMIX}; {_PUZZLEMIX}"),
         "lamix": Method(Linear(), LaMix(beta=0.5), pairing=_halves, source=_LAMIX),
         "lamix_p": Method(PuzzleMix(), LaMix(beta=1.0), pairing=_halves, source=f"{_LAMIX}; {_PUZZLEMIX}"),
+        "remix": Method(Linear(), Mixed(), pairing=Remix(lam=Beta(1.0)), source=_REMIX),
+        "c_mixup": Method(Linear(), Mixed(), pairing=CMixup(lam=Beta(2.0)), source=_C_MIXUP),
+        "mixup_cutmix": Method(Switch(second_lam=Beta(1.0)), Mixed(), pairing=_beta(0.8), source=_SWITCH),
+        "regmixup": Method(
+            Linear(),
+            RegMixup(),
+            pairing=_beta(20.0),
+            source=_REGMIXUP,
+        ),
         "distillation": Method(
             objective=Distillation(), source="Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
         ),
@@ -100,9 +119,8 @@ def get_method(name: str, **options: Any) -> Method:
         name: a key of `METHODS`.
         options: fields of the pairing (``alpha``, ``lam``, ``label_lam``, ``per_example``, ``mix_fraction``, ``prob``,
             ``off_after``, ``partners``), of the mixing (``level``, ``masks``, ``block_num``, ...), of the objective
-            (``weights``, ``similarity``, ``warmup``, ``milestones``, ``beta``, ``teacher``, ``temperature``, ...), of the
-            criterion, of the targets (``eps``, ``class_similarity``, ...), or ``criterion`` and ``targets`` themselves:
-            see `Method`. Where two parts share a name it is ``part__name``, such as ``objective__alpha``.
+            (``weights``, ``similarity``, ``warmup``, ``beta``, ``teacher``, ``temperature``, ...), of the criterion, of
+            the targets (``eps``, ``class_similarity``, ...), or ``criterion`` and ``targets`` themselves: see `Method`. Where two parts share a name it is ``part__name``, such as ``objective__alpha``.
 
     Raises:
         ValueError: for a name or an option that is not there, or a value that is not possible.

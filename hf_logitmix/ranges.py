@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def check_range(values: Tensor, low: int, high: int, name: str, fix: str) -> None:
+def check_range(values: Tensor, low: float, high: float, name: str, fix: str) -> None:
     """Refuse values outside low..high, NaN among them.
 
     On a GPU nothing waits for the answer: there it is a device-side assert of CUDA.

@@ -19,6 +19,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from hf_logitmix.criteria import CRITERIA
 from hf_logitmix.method import Method
 from hf_logitmix.methods import METHODS
 from hf_logitmix.options import Option, options_of
@@ -28,7 +29,7 @@ ARGUMENTS = ROOT / "hf_logitmix" / "training" / "arguments.py"
 README = ROOT / "README.md"
 PAGES = ROOT / "docs" / "methods"
 BEGIN, END = "    # options of the methods, written by scripts/write_tables.py", "    # end of the options"
-CRITERION_HELP = next(field for field in fields(Method) if field.name == "criterion").metadata["help"]
+WHOLE = {field.name: field.metadata["help"] for field in fields(Method) if "help" in field.metadata}
 # annotations of options -> those of a command line
 TYPES = {
     "str": "str",
@@ -37,6 +38,7 @@ TYPES = {
     "bool": "bool",
     "Distribution": "str",
     "Criterion": "str",
+    "float | str": "str",
     "Masks": "str",
     "str | Path | nn.Module": "str",
     "Sequence[float]": "list[float]",
@@ -60,20 +62,21 @@ def command_line() -> dict[str, tuple[str, str]]:
         ValueError: for two options of one name that do not mean the same, or one that `TrainingArguments` has.
     """
     found: dict[str, tuple[str, str]] = {}
-    for method in METHODS.values():
-        for option, _ in options(method):
-            metadata = option.field.metadata
-            if not metadata.get("command_line", True):
-                continue
-            kind = str(option.field.type).removesuffix(" | None")
-            if kind not in TYPES or "help" not in metadata:
-                raise ValueError(
-                    f"{option.full_name} ({kind}) needs a type of {list(TYPES)} and a help, or command_line=False."
-                )
-            told = (TYPES[kind], metadata["help"])
-            if found.setdefault(option.name, told) != told:
-                raise ValueError(f"{option.name} means two things: {found[option.name]} and {told}.")
-    found["criterion"] = ("str", CRITERION_HELP)
+    of_methods = (option for method in METHODS.values() for option, _ in options(method))
+    of_criteria = (option for criterion in CRITERIA.values() for option in options_of(criterion, "criterion"))
+    for option in (*of_methods, *of_criteria):
+        metadata = option.field.metadata
+        if not metadata.get("command_line", True):
+            continue
+        kind = str(option.field.type).removesuffix(" | None")
+        if kind not in TYPES or "help" not in metadata:
+            raise ValueError(
+                f"{option.full_name} ({kind}) needs a type of {list(TYPES)} and a help, or command_line=False."
+            )
+        told = (TYPES[kind], metadata["help"])
+        if found.setdefault(option.name, told) != told:
+            raise ValueError(f"{option.name} means two things: {found[option.name]} and {told}.")
+    found |= {name: ("str", told) for name, told in WHOLE.items()}
     if taken := found.keys() & {field.name for field in fields(TrainingArguments)}:
         raise ValueError(f"{', '.join(taken)}: TrainingArguments has a field of this name.")
     return found
@@ -114,9 +117,14 @@ def methods() -> str:
         method = METHODS[name]
         both = ", ".join([f"[`{name}`](docs/methods/{page}.md)", *map(code, others)])
         cells = [in_short(part) if method.mixes else "" for part in (method.pairing, method.mixing)]
-        cells += [in_short(method.objective), in_short(method.targets)]
+        compared = [part for part in (method.objective, method.criterion) if part is not None]
+        cells = [
+            *map(code, cells),
+            ", ".join(code(in_short(part)) for part in compared),
+            code(in_short(method.targets)),
+        ]
         kinds = " or ".join({"both": "clean and mixed"}.get(kind, kind) for kind in sorted(method.objective.kinds))
-        rows.append(f"| {both} | {' | '.join(code(cell) for cell in cells)} | {kinds} |")
+        rows.append(f"| {both} | {' | '.join(cells)} | {kinds} |")
     return "\n".join(rows)
 
 
@@ -162,8 +170,7 @@ def hyperparameters(page: str, method: Method) -> str:
     kept = {name: paper for name, _, paper, *_ in old}
     rows = ["| name | our default | in the paper | what it does |", "| --- | --- | --- | --- |"]
     found = [(option.name, value, option.field.metadata["help"]) for option, value in options(method)]
-    if method.criterion is None:
-        found.append(("criterion", None, CRITERION_HELP))
+    found += [(name, None, told) for name, told in WHOLE.items() if getattr(method, name) is None]
     for name, value, told in found:
         rows.append(f"| `{name}` | `{value!r}` | {kept.get(code(name), '')} | {told.rstrip('.')} |")
     return "\n".join([before + title + "\n".join(lines[:first]), *rows, *lines[last:]])
@@ -199,7 +206,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, and exit with 1 where a file is stale")
     stale = [path for path, text in written().items() if path.read_text() != text]
     if parser.parse_args().check:
-        print("\n".join(f"{path.relative_to(ROOT)} is stale: run scripts/write_tables.py" for path in stale))
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: run scripts/write_tables.py")
         return 1 if stale else 0
     for path in stale:
         path.write_text(written()[path])

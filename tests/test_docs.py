@@ -21,8 +21,8 @@ from glue_runs.sweep import commands, read_config
 from glue_runs.tasks import TASKS
 from helpers.pages import blocks_of, image_names, run_blocks, text_names
 from hf_logitmix import METHODS, Method, MixTrainer, MixTrainingArguments, get_method, mixing, objectives, pairing
+from hf_logitmix.criteria import CrossEntropy, Focal
 from hf_logitmix.metrics import calibration_metrics
-from hf_logitmix.mixing import CutMix, PuzzleMix
 from hf_logitmix.modalities.layers import layers_of
 from hf_logitmix.noise import add_label_noise, noisy_labels
 from hf_logitmix.options import options_of
@@ -42,7 +42,8 @@ EVERY_PAGE = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 PAGES = sorted(set(TEXTS) - {"README"})
 NAMES = sorted(set(METHODS) - {"logitmix_m"})  # another name of logitmix
 TOOLS = {"label_noise", "temperature_scaling"}
-IMAGE_ONLY = {name for name in NAMES if isinstance(METHODS[name].mixing, (CutMix, PuzzleMix))}
+IMAGE_ONLY = {name for name in NAMES if "text" not in METHODS[name].mixing.reads}
+REGRESSION = {"c_mixup"}
 SECTIONS = [
     "What it does",
     "When to use it",
@@ -78,7 +79,7 @@ def without_code(text: str) -> str:
 @pytest.mark.parametrize("page", sorted(TEXTS))
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = image_names(tmp_path) if page in IMAGE_ONLY else text_names(tmp_path)
+    names = image_names(tmp_path) if page in IMAGE_ONLY else text_names(tmp_path, 1 if page in REGRESSION else 3)
     before = {name: value.clone() for name, value in names["model"].state_dict().items()}
     run_blocks(FOLDER / f"{page}.md", names)
     assert any(not torch.equal(before[name], value) for name, value in names["model"].state_dict().items())
@@ -185,7 +186,8 @@ def test_what_is_written_from_the_options_is_up_to_date(monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tables_hold_every_option(name):
-    assert set(documented(name)) == set(METHODS[name].options) - {"targets"}
+    chosen = {"criterion"} if METHODS[name].criterion is not None else set()  # its options are there instead
+    assert set(documented(name)) == set(METHODS[name].options) - {"targets"} - chosen
 
 
 def test_defaults_of_the_tables_are_those_of_the_methods():
@@ -372,11 +374,10 @@ def test_modules_that_pages_name_are_there(path):
     if path.name == "CHANGELOG.md":
         return  # which tells of names that are gone
     assert not re.search(r"\b(MixedCrossEntropy|input_lam|Moment|three axes)\b", text)
-    to_be_added = {"hf_logitmix.criteria.focal", "hf_logitmix/criteria/focal.py"}
-    for name in set(re.findall(r"\bhf_logitmix(?:\.[a-z_]+)+\b", text)) - to_be_added:
+    for name in set(re.findall(r"\bhf_logitmix(?:\.[a-z_]+)+\b", text)):
         if not name.endswith(".json"):
             assert is_there(name), name
-    for name in set(re.findall(r"`(hf_logitmix/[\w/.]+)`", text)) - to_be_added:
+    for name in set(re.findall(r"`(hf_logitmix/[\w/.]+)`", text)):
         assert (ROOT / name).exists(), name
 
 
@@ -416,13 +417,30 @@ def focal(tmp_path, monkeypatch):
     return module.Focal, dataclasses.replace(method, name="focal"), test
 
 
-def test_the_worked_example_passes_its_own_tests(focal):
+def run_its_tests(source: str) -> None:
     names: dict = {}
-    exec(compile(focal[2], "CONTRIBUTING.md", "exec"), names)
+    exec(compile(source, "CONTRIBUTING.md", "exec"), names)
     tests = [value for name, value in names.items() if name.startswith("test_")]
     assert len(tests) == 2
     for test in tests:
         test()
+
+
+def test_the_worked_example_passes_its_own_tests(focal):
+    run_its_tests(focal[2])
+
+
+def test_the_focal_loss_of_the_package_passes_them_too():
+    *_, source = blocks_of((ROOT / "CONTRIBUTING.md").read_text(), "python")
+    run_its_tests(source)
+
+
+@pytest.mark.parametrize("gamma", [None, 0.0, 0.5, 2.0])
+def test_the_worked_example_is_the_focal_loss_of_the_package(focal, gamma):
+    options = {} if gamma is None else {"gamma": gamma}
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    for target in (torch.tensor([0, 2, 1, 1, 0]), logits.roll(1, 0).softmax(-1)):
+        torch.testing.assert_close(focal[0](**options)(logits, target), Focal(**options)(logits, target))
 
 
 def test_the_worked_example_trains_by_itself_and_inside_other_methods(focal, tmp_path):
@@ -436,19 +454,24 @@ def test_the_worked_example_trains_by_itself_and_inside_other_methods(focal, tmp
     assert chosen.criterion.gamma == 4.0
 
 
-def test_the_script_writes_the_tables_of_the_worked_example(focal, monkeypatch, tmp_path):
+def test_the_script_writes_the_tables_of_the_worked_example(monkeypatch):
     """A row among the methods and a page with an empty table are all that it asks for."""
-    script = script_that_writes_tables()
-    monkeypatch.setattr(script, "METHODS", {**METHODS, "focal": focal[1]})
-    with pytest.raises(FileNotFoundError, match=r"docs/methods/focal\.md is missing"):
+
+    @dataclasses.dataclass(frozen=True)
+    class Sharp(CrossEntropy):
+        sharpness: float = dataclasses.field(default=2.0, metadata={"help": "Sharp: how sharp."})
+
+    method, script = Method(criterion=Sharp(), name="sharp"), script_that_writes_tables()
+    monkeypatch.setattr(script, "METHODS", {**METHODS, "sharp": method})
+    with pytest.raises(FileNotFoundError, match=r"docs/methods/sharp\.md is missing"):
         script.methods()
-    monkeypatch.setattr(script, "has_page", lambda name: name == "focal" or (FOLDER / f"{name}.md").exists())
-    help_of_gamma = "Focal loss: how much less sure examples count, at least 1"
-    assert script.command_line()["gamma"] == ("float", f"{help_of_gamma}.")
-    assert "    gamma: float | None = field(" in script.arguments()
-    assert "| [`focal`](docs/methods/focal.md) |" in script.methods()
+    monkeypatch.setattr(script, "has_page", lambda name: name == "sharp" or (FOLDER / f"{name}.md").exists())
+    assert script.command_line()["sharpness"] == ("float", "Sharp: how sharp.")
+    assert "    sharpness: float | None = field(" in script.arguments()
+    assert "| [`sharp`](docs/methods/sharp.md) |  |  | `Clean()`, `Sharp()` |" in script.methods()
     page = "## Hyperparameters\n\n| name | our default | in the paper | what it does |\n| --- | --- | --- | --- |\n"
-    page += "| `gamma` | `0` | section 4: 2 | |\n\n## Cost\n"
-    assert f"| `gamma` | `2.0` | section 4: 2 | {help_of_gamma} |\n\n## Cost\n" in script.hyperparameters(
-        page, focal[1]
-    )
+    page += "| `sharpness` | `0` | section 4: 2 | |\n\n## Cost\n"
+    found = script.hyperparameters(page, method)
+    assert "| `sharpness` | `2.0` | section 4: 2 | Sharp: how sharp |\n" in found
+    assert "| `criterion` |" not in found
+    assert found.endswith(" |\n\n## Cost\n")

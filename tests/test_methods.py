@@ -11,8 +11,9 @@ from scipy import stats
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_logitmix import METHODS, Method, get_method, objectives
-from hf_logitmix.mixing import CutMix, Linear, NoMixing, PuzzleMix
-from hf_logitmix.objectives import Clean, Distillation, LaMix, LogitMix, Mixed
+from hf_logitmix.criteria import Focal
+from hf_logitmix.mixing import CutMix, Linear, NoMixing, PuzzleMix, Switch
+from hf_logitmix.objectives import Clean, Distillation, LaMix, LogitMix, Mixed, RegMixup
 from hf_logitmix.pairing import Beta, Constant, RandomPairs, Uniform
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.step import Step
@@ -25,6 +26,7 @@ PUBLISHED = {
     "mcel": (NoMixing, None, None, Clean, None, 0.2),
     "sg_mcel": (NoMixing, None, None, Clean, None, 0.2),
     "gmcel": (NoMixing, None, None, Clean, None, 0.2),
+    "focal": (NoMixing, None, None, Clean, None, None),
     "mixup": (Linear, 0.4, "embedding", Mixed, None, None),
     "manifold_mixup": (Linear, 2.0, "manifold", Mixed, None, None),
     "cutmix": (CutMix, 1.0, None, Mixed, None, None),
@@ -35,6 +37,10 @@ PUBLISHED = {
     "logitmix_p": (PuzzleMix, 1.0, None, LogitMix, (1, 1, 1), None),
     "lamix": (Linear, 1.0, "embedding", LaMix, None, None),
     "lamix_p": (PuzzleMix, 1.0, None, LaMix, None, None),
+    "remix": (Linear, 1.0, "embedding", Mixed, None, None),
+    "c_mixup": (Linear, 2.0, "embedding", Mixed, None, None),
+    "mixup_cutmix": (Switch, 0.8, None, Mixed, None, None),
+    "regmixup": (Linear, 20.0, "embedding", RegMixup, None, None),
     "distillation": (NoMixing, None, None, Distillation, None, None),
 }
 
@@ -72,6 +78,14 @@ def test_defaults_of_lamix_and_puzzlemix_are_the_published_ones():
     mixing = puzzle.mixing
     assert (mixing.label_smoothness, mixing.data_smoothness, mixing.prior_weight) == (1.2, 0.5, 0.2)
     assert (mixing.neigh_size, mixing.n_labels, mixing.transport, mixing.t_eps) == (4, 3, True, 0.8)
+
+
+def test_defaults_of_the_other_rows_are_the_published_ones():
+    focal, remix, switch, regmixup = (get_method(name) for name in ("focal", "remix", "mixup_cutmix", "regmixup"))
+    assert focal.criterion == Focal(gamma=3.0)
+    assert (remix.pairing.kappa, remix.pairing.tau) == (3.0, 0.5)
+    assert (switch.mixing.switch_prob, switch.mixing.second_lam) == (0.5, Beta(1.0))
+    assert regmixup.objective.eta == 1.0
 
 
 def test_rows_that_each_objective_asks_for():
@@ -129,6 +143,19 @@ def test_options_reach_their_part_and_leave_the_table_alone():
         ("mixup", {"partners": "near"}, "partners must be one of any, length, got 'near'"),
         ("mixup", {"criterion": "hinge"}, "criterion must be .* got 'hinge'"),
         ("label_smoothing", {"eps": 1.0}, "eps=1.0"),
+        ("focal", {"gamma": -1}, "gamma must be a number >= 0 or 'sd53', got -1"),
+        ("focal", {"gamma": "sd35"}, "gamma must be a number >= 0 or 'sd53', got 'sd35'"),
+        ("remix", {"kappa": 0.5}, "kappa must be at least 1, got 0.5"),
+        ("remix", {"tau": 1.5}, "tau must be in .* got 1.5"),
+        ("remix", {"label_lam": "uniform"}, "label_lam must be left out"),
+        ("c_mixup", {"bandwidth": 0}, "bandwidth must be a number > 0, got 0"),
+        ("c_mixup", {"partners": "length"}, "partners must be 'any', got 'length'"),
+        ("mixup_cutmix", {"switch_prob": 1.1}, "switch_prob must be in .* got 1.1"),
+        ("mixup_cutmix", {"second_lam": 2}, "second_lam must be .* got 2"),
+        ("regmixup", {"eta": -1}, "eta must be a number >= 0, got -1"),
+        ("vanilla", {"class_weights": "even"}, "class_weights must be 'balanced' or .* got 'even'"),
+        ("vanilla", {"class_weights": (1, -1, 1)}, "class_weights must be 'balanced' or"),
+        ("vanilla", {"class_weights": (0, 0, 0)}, "class_weights must be 'balanced' or"),
     ],
 )
 def test_impossible_options_are_named(name, options, message):
@@ -152,6 +179,12 @@ def test_objectives_on_mixed_rows_need_a_mixing(objective):
         (get_method("logitmix", level="hidden:3"), 3, "single_label_classification", "level='hidden:3'.*hidden:2"),
         (get_method("logitmix", similarity="mse_logsoftmax"), 1, "regression", "similarity='mse_logsoftmax'"),
         (get_method("logitmix", similarity="mse_softmax"), 3, "multi_label_classification", "similarity='mse_softmax'"),
+        (get_method("focal"), 1, "regression", "criterion=Focal"),
+        (get_method("remix"), 1, "regression", "Remix counts classes"),
+        (get_method("c_mixup"), 3, "single_label_classification", "pairing=CMixup.* is for regression"),
+        (get_method("mixup_cutmix"), 3, "single_label_classification", "mixing=Switch.* is for images"),
+        (get_method("mixup", class_weights="balanced"), 1, "regression", "class_weights='balanced' is for classes"),
+        (get_method("mixup", class_weights=(1, 2)), 3, "single_label_classification", "class_weights has 2 numbers"),
         (get_method("label_smoothing"), 1, "regression", "targets=LabelSmoothing"),
         (get_method("label_smoothing"), 3, "multi_label_classification", "targets=LabelSmoothing"),
         (get_method("mixup", targets=torch.eye(2)), 3, "single_label_classification", "targets have 2 rows"),

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from hf_logitmix.criteria.base import Criterion, RowLoss
 from hf_logitmix.criteria.cross_entropy import BinaryCrossEntropy, CrossEntropy
+from hf_logitmix.criteria.focal import DualFocal, Focal
+from hf_logitmix.criteria.margin import Margin
 from hf_logitmix.criteria.squared import Squared
 
 __all__ = [
@@ -16,6 +18,9 @@ __all__ = [
     "BinaryCrossEntropy",
     "Criterion",
     "CrossEntropy",
+    "DualFocal",
+    "Focal",
+    "Margin",
     "RowLoss",
     "Squared",
     "as_criterion",
@@ -23,7 +28,14 @@ __all__ = [
 ]
 
 CRITERIA: Mapping[str, Criterion] = MappingProxyType(
-    {"cross_entropy": CrossEntropy(), "binary_cross_entropy": BinaryCrossEntropy(), "squared": Squared()}
+    {
+        "cross_entropy": CrossEntropy(),
+        "binary_cross_entropy": BinaryCrossEntropy(),
+        "squared": Squared(),
+        "focal": Focal(),
+        "dual_focal": DualFocal(),
+        "margin": Margin(),
+    }
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,9 +20,11 @@ class Criterion(Part):
 
     Attributes:
         problem_types: of transformers' configurations, for which it is defined.
+        takes_rows: whether a target may be a row of numbers; else class ids alone, which is one-hot targets.
     """
 
     problem_types: ClassVar[tuple[str, ...]] = ("single_label_classification",)
+    takes_rows: ClassVar[bool] = True
 
     def check(self, model: Any, labels: LabelSpec) -> None:
         """Raise ValueError where the criterion is undefined for this kind of head."""
@@ -43,18 +46,20 @@ class Criterion(Part):
 
 @dataclass(frozen=True)
 class RowLoss:
-    """A criterion with the targets that stand for labels: what an objective measures rows by.
+    """A criterion with the targets that stand for labels and the weights of examples: what an objective measures by.
 
     Attributes:
         criterion: how far a row of logits is from a target.
         matrix: FloatTensor[K, K] whose row ``y`` stands for class ``y``; None is one-hot. Only for class ids.
+        weights: FloatTensor[B], what the loss of each example of the batch is multiplied by; None is 1.
     """
 
     criterion: Criterion
     matrix: Tensor | None = None
+    weights: Tensor | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        r"""The loss :math:`d(z_i, T_{y_i})` of each row against its own label, FloatTensor[B].
+        r"""The loss :math:`w_i\, d(z_i, T_{y_i})` of each row of a batch against its own label, FloatTensor[B].
 
         No label is left out: -100, which torch's own cross-entropy ignores, is outside 0..K-1 like any other. On a
         GPU, which is not waited for, the lookup of such a label is a device-side assert of CUDA.
@@ -67,36 +72,15 @@ class RowLoss:
             ValueError: for a matrix with real-valued or multi-hot labels, for shapes that do not fit, and for class
                 ids outside 0..K-1 that are not on a GPU.
         """
-        logits = at_least_float32(logits)
-        if labels.is_floating_point():
-            if self.matrix is not None:
-                raise ValueError(
-                    "targets are rows for class ids: they are undefined for regression and multi-label labels."
-                )
-            return self.criterion(logits, labels.to(logits.dtype))
-        if labels.dim() != 1 or len(labels) != len(logits):
-            raise ValueError(
-                f"class ids of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: pass [B] "
-                "integers, or floats of shape [B, K] for multi-label."
-            )
-        labels, num_labels = labels.long(), logits.shape[-1]
-        if not labels.is_cuda:
-            check_range(labels, 0, num_labels - 1, "label", "take such examples out; none is ignored, not -100 either")
-        if self.matrix is None:
-            return self.criterion(logits, labels)
-        if self.matrix.shape != (num_labels, num_labels):
-            raise ValueError(
-                f"targets of shape {tuple(self.matrix.shape)} do not fit {num_labels} classes: pass [K, K]."
-            )
-        # a lookup that knows no index from the end
-        return self.criterion(logits, F.embedding(labels, self.matrix.to(logits.device, logits.dtype)))
+        rows = self._rows(logits, labels)
+        return rows if self.weights is None else self.weights.to(rows) * rows
 
     def mixed(self, mixed_logits: Tensor, labels: Tensor, plan: MixPlan) -> Tensor:
         r"""The loss of each mixed row against its mixed label, FloatTensor[M].
 
-        For class ids :math:`\lambda\, d(\tilde z, T_y) + (1-\lambda)\, d(\tilde z, T_{y_\pi})`; regression and
-        multi-label mix the label itself, :math:`\lambda y + (1-\lambda) y_\pi` (Zhang et al., mixup, 2018). Lam is the
-        plan's ``label_lam`` where it has one.
+        For classes :math:`\lambda w_i\, d(\tilde z, T_y) + (1-\lambda) w_\pi\, d(\tilde z, T_{y_\pi})`; regression and
+        multi-label mix the label and the weight, :math:`\lambda y + (1-\lambda) y_\pi` (Zhang et al., mixup, 2018). Lam
+        is the plan's ``label_lam`` where it has one.
 
         Args:
             mixed_logits: FloatTensor[M, K].
@@ -107,9 +91,69 @@ class RowLoss:
         lam = plan.weight_of_label.to(mixed_logits)
         own, other = labels[: len(plan.partner)], labels[plan.partner]
         if labels.is_floating_point():
-            lam = lam.reshape(-1, *[1] * (labels.dim() - 1))
-            return self(mixed_logits, lam * own + (1 - lam) * other)
-        return lam * self(mixed_logits, own) + (1 - lam) * self(mixed_logits, other)
+            share = lam.reshape(-1, *[1] * (labels.dim() - 1))
+            rows = self._rows(mixed_logits, share * own + (1 - share) * other)
+            weights = self.weights_of(plan)
+            return rows if weights is None else weights.to(rows) * rows
+        of_own, of_other = self._rows(mixed_logits, own), self._rows(mixed_logits, other)
+        if self.weights is not None:
+            weights = self.weights.to(of_own)
+            of_own, of_other = weights[: len(of_own)] * of_own, weights[plan.partner] * of_other
+        return lam * of_own + (1 - lam) * of_other
+
+    def weights_of(self, plan: MixPlan) -> Tensor | None:
+        r"""FloatTensor[M], the weights of mixed rows as a whole, :math:`\lambda w_i + (1-\lambda) w_\pi`; None is 1."""
+        if self.weights is None:
+            return None
+        lam = plan.weight_of_label.to(self.weights)
+        return lam * self.weights[: len(plan.partner)] + (1 - lam) * self.weights[plan.partner]
+
+    def _rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits, num_labels = at_least_float32(logits), logits.shape[-1]
+        matrix = None if self.matrix is None else self.matrix.to(logits.device, logits.dtype)
+        if matrix is not None and matrix.shape != (num_labels, num_labels):
+            raise ValueError(f"targets of shape {tuple(matrix.shape)} do not fit {num_labels} classes: pass [K, K].")
+        if labels.is_floating_point():
+            labels = labels.to(logits.dtype)
+            if matrix is not None:
+                raise ValueError(
+                    "targets are rows for class ids: they are undefined for regression and multi-label labels."
+                )
+            return self.criterion(logits, labels)
+        if labels.dim() != 1 or len(labels) != len(logits):
+            raise ValueError(
+                f"class ids of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: pass [B] "
+                "integers, or floats of shape [B, K] for multi-label."
+            )
+        labels = labels.long()
+        if not labels.is_cuda:
+            check_range(labels, 0, num_labels - 1, "label", "take such examples out; none is ignored, not -100 either")
+        if matrix is None:
+            return self.criterion(logits, labels)
+        return self.criterion(logits, F.embedding(labels, matrix))  # a lookup that knows no index from the end
+
+
+def check_gamma(gamma: object, wanted: str) -> float:
+    """A focusing parameter as a float, from a number or its text on a command line.
+
+    Raises:
+        ValueError: for anything that is no number >= 0, with what is ``wanted``.
+    """
+    try:
+        number = float(gamma)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"gamma must be {wanted}, got {gamma!r}.")
+    return number
+
+
+def only_class_ids(criterion: Criterion, target: Tensor) -> None:
+    """Raise ValueError for rows of targets, where a criterion is defined for class ids alone."""
+    if target.is_floating_point():
+        raise ValueError(
+            f"criterion={criterion} is defined for class ids alone: leave targets out, or pass another criterion."
+        )
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -93,9 +93,11 @@ def method_record(method: Method) -> dict[str, Any]:
     """Name, options by part and source of a method, as JSON has them."""
     row = METHODS.get(method.name, method)  # whose mixing or objective may have been replaced
     is_row = (type(row.mixing), type(row.objective)) == (type(method.mixing), type(method.objective))
+    weights = {} if method.class_weights is None else {"class_weights": _plain(method.class_weights)}
     return {
         "method": method.name if method.name and is_row else None,
         "options": {name: _plain(part) for name, part in method.parts.items()},
+        **weights,
         "source": method.source or None,
     }
 
@@ -165,6 +167,8 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
             for name in names
             if was[name] != now[name]
         ]
+    weights = [record.get("class_weights") for record in (saved, own)]
+    found += [f"class_weights was {weights[0]} and is {weights[1]}"] if weights[0] != weights[1] else []
     if found and saved["method"] != own["method"]:
         found.insert(0, f"method was {saved['method']} and is {own['method']}")
     was, now = saved["train_dataset"] or {}, own["train_dataset"] or {}

@@ -4,5 +4,6 @@ from hf_logitmix.mixing.base import Mixing, NoMixing
 from hf_logitmix.mixing.cutmix import CutMix
 from hf_logitmix.mixing.linear import Linear
 from hf_logitmix.mixing.puzzle import PuzzleMix
+from hf_logitmix.mixing.switch import Switch
 
-__all__ = ["CutMix", "Linear", "Mixing", "NoMixing", "PuzzleMix"]
+__all__ = ["CutMix", "Linear", "Mixing", "NoMixing", "PuzzleMix", "Switch"]

@@ -6,6 +6,7 @@ from hf_logitmix.objectives.distillation import Distillation
 from hf_logitmix.objectives.lamix import LaMix
 from hf_logitmix.objectives.logitmix import LogitMix
 from hf_logitmix.objectives.mixed import Mixed
+from hf_logitmix.objectives.regmixup import RegMixup
 from hf_logitmix.output import MixedOutput
 
 CrossEntropy, MixedCrossEntropy = Clean, Mixed  # their names before the criterion was a choice of its own
@@ -20,6 +21,7 @@ __all__ = [
     "MixedCrossEntropy",
     "MixedOutput",
     "Objective",
+    "RegMixup",
     "Term",
     "Terms",
     "total_of",

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 
 def with_soft_label(
-    local: Tensor, logits: Tensor, soft_label_logits: Tensor | None, beta: float, criterion: Criterion | None = None
+    local: Tensor,
+    logits: Tensor,
+    soft_label_logits: Tensor | None,
+    beta: float,
+    criterion: Criterion | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     r"""The loss of each row, :math:`\beta\, d(z, \lambda T_y + (1-\lambda) T_{y_\pi}) + (1-\beta)\, d(z, p)`,
 
@@ -36,6 +41,7 @@ def with_soft_label(
         soft_label_logits: :math:`W_t S`, FloatTensor[M, K]; None where beta is 1.
         beta: share of the given labels in the target.
         criterion: d; None is cross-entropy.
+        weights: of the rows, FloatTensor[M], which ``local`` has in it; None is 1.
 
     Returns:
         FloatTensor[M].
@@ -45,7 +51,9 @@ def with_soft_label(
     if soft_label_logits is None:
         raise ValueError(f"beta={beta} needs soft_label_logits, the second head's outputs: pass them, or beta=1.0.")
     soft = at_least_float32(soft_label_logits).sigmoid().softmax(-1)
-    return beta * local + (1 - beta) * (criterion or CrossEntropy())(at_least_float32(logits), soft)
+    everywhere = (criterion or CrossEntropy())(at_least_float32(logits), soft)
+    everywhere = everywhere if weights is None else weights.to(everywhere) * everywhere
+    return beta * local + (1 - beta) * everywhere
 
 
 @dataclass(frozen=True)
@@ -105,10 +113,12 @@ class LaMix(Objective):
         """The loss of the rows that there are, mixed or clean, given the second head's outputs for them."""
         if output.mixed_logits is not None:
             local = loss.mixed(output.mixed_logits, labels, output.plan)
-            return {"mix": Term(with_soft_label(local, output.mixed_logits, soft, self.beta, loss.criterion))}
+            weights = loss.weights_of(output.plan)
+            rows = with_soft_label(local, output.mixed_logits, soft, self.beta, loss.criterion, weights)
+            return {"mix": Term(rows)}
         assert output.logits is not None
         local = loss(output.logits, labels)
-        return {"cls": Term(with_soft_label(local, output.logits, soft, self.beta, loss.criterion))}
+        return {"cls": Term(with_soft_label(local, output.logits, soft, self.beta, loss.criterion, loss.weights))}
 
 
 class LaMixWithHead(Objective):

@@ -40,6 +40,9 @@ class MixTrainingArguments(TrainingArguments):
     margins: list[float] | None = field(
         default=None, metadata={"help": "Margins c_i of the classes; else those that are zero at E_ii = 1 - eps."}
     )
+    gamma: str | None = field(
+        default=None, metadata={"help": "Focal losses: by how much well classified rows count less; focal: or sd53."}
+    )
     lam: str | None = field(
         default=None,
         metadata={"help": "Weight of the own input: uniform, half or a number, instead of Beta(alpha, alpha)."},
@@ -92,6 +95,23 @@ class MixTrainingArguments(TrainingArguments):
     clean_batches: bool | None = field(
         default=None, metadata={"help": "LaMix: alternate with batches of originals (the paper's setting)."}
     )
+    kappa: float | None = field(
+        default=None, metadata={"help": "Remix: how many times more frequent the other class must be."}
+    )
+    tau: float | None = field(default=None, metadata={"help": "Remix: the lam below which a label is given up."})
+    bandwidth: float | None = field(
+        default=None, metadata={"help": "C-Mixup: width of the kernel, in standard deviations of the labels."}
+    )
+    label_scale: float | None = field(
+        default=None, metadata={"help": "C-Mixup: standard deviation of the labels; else that of the training set."}
+    )
+    switch_prob: float | None = field(
+        default=None, metadata={"help": "Switch: share of batches that take the second mixing."}
+    )
+    second_lam: str | None = field(
+        default=None, metadata={"help": "Switch: lam of the second mixing: uniform, half or a number; else the plan's."}
+    )
+    eta: float | None = field(default=None, metadata={"help": "RegMixup: weight of the mixed rows."})
     teacher: str | None = field(
         default=None, metadata={"help": "Distillation: local folder or Hub name of the teacher."}
     )
@@ -99,8 +119,13 @@ class MixTrainingArguments(TrainingArguments):
     distill_weight: float | None = field(
         default=None, metadata={"help": "Distillation: weight of the teacher's term, the labels get the rest."}
     )
+    margin: float | None = field(default=None, metadata={"help": "Margin: by how much logits may differ for free."})
+    margin_weight: float | None = field(default=None, metadata={"help": "Margin: weight of what exceeds it."})
     criterion: str | None = field(
         default=None, metadata={"help": "Name in hf_logitmix.criteria.CRITERIA; else the one that fits the labels."}
+    )
+    class_weights: str | None = field(
+        default=None, metadata={"help": "Weights of the classes in the loss: balanced, or a number a class."}
     )
     # end of the options
 

@@ -152,9 +152,9 @@ class MixTrainerMixin(
             dispatched = isinstance(self.callback_handler.train_dataloader, DataLoaderDispatcher)
             checks.check_plan_in_batch(self.args, dispatched and self.args.world_size > 1)
         self._loss_was_asked = True
-        labels = self._take_labels(inputs)
+        labels, sample_weight = self._take_labels(inputs), inputs.pop("sample_weight", None)
         self._rehearse(model, inputs, labels)
-        terms, output = self.method_in_training(model, inputs, labels, self._next_step(), plan)
+        terms, output = self.method_in_training(model, inputs, labels, self._next_step(), plan, sample_weight)
         terms |= self._auxiliary.take()
         weight = self._example_weight(len(labels))
         self._note_terms(self._logged(terms, output), weight)
@@ -162,6 +162,12 @@ class MixTrainerMixin(
         logits = output.mixed_logits if output.logits is None else output.logits
         assert logits is not None
         return (loss, {"logits": logits[:, : self.method_in_training.num_labels]}) if return_outputs else loss
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        columns: list[str] | None = self._signature_columns
+        if columns is not None and "sample_weight" not in columns:
+            columns.append("sample_weight")  # the loss reads it, not the model
 
     def _next_step(self) -> Step:
         """Where training stands, for the next micro-batch."""
@@ -266,6 +272,7 @@ class MixTrainerMixin(
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         inputs = dict(inputs)
         take_plan(inputs)  # a MixCollator serves evaluation too
+        inputs.pop("sample_weight", None)  # evaluation counts every example alike
         if isinstance(labels := inputs.get("labels"), Tensor):
             checks.note_multi_label(self.model, labels)
             num_labels, problem_type = checks.label_spec(self.model)

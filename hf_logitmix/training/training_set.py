@@ -69,6 +69,17 @@ class TrainingSet:
         check_labels(labels, self.num_labels, "single_label_classification", "train_dataset")
         return labels.astype(np.int64).reshape(-1)
 
+    def numbers(self) -> np.ndarray:
+        """The label of each example of a regression, [N] floats.
+
+        Raises:
+            ValueError: for a dataset whose labels must be computed.
+        """
+        labels = label_column(self.dataset)
+        if labels is None:
+            raise ValueError("train_dataset is a stream or computes its labels, so they cannot be looked at.")
+        return labels.astype(float).reshape(-1)
+
     def class_counts(self) -> Tensor:
         """Number of examples of each class, LongTensor[K]; raises as `labels`."""
         return torch.from_numpy(np.bincount(self.labels(), minlength=self.num_labels))
@@ -98,7 +109,7 @@ class TrainingSet:
         device = next(self.model.parameters()).device
         for start in range(0, len(indices), size):
             batch = self.collator([self.dataset[int(index)] for index in indices[start : start + size]])
-            left_out = ("label", "labels", *MixPlan._fields)
+            left_out = ("label", "labels", "sample_weight", *MixPlan._fields)
             yield {
                 name: value.to(device)
                 for name, value in batch.items()

@@ -19,9 +19,10 @@ from hf_logitmix import METHODS, Method, MixCollator, MixTrainer
 from hf_logitmix.mixing import Mixing
 from hf_logitmix.modalities import modality_of
 from hf_logitmix.output import MixedOutput
-from hf_logitmix.pairing import MixPlan, check_plan
+from hf_logitmix.pairing import MixPlan, Remix, check_plan
 from hf_logitmix.step import Step
 from hf_logitmix.training.extras import FILE_NAME as EXTRAS
+from hf_logitmix.training.training_set import TrainingSet
 
 STEPS = 2
 COUNT = 14  # a step of eight examples and one of six
@@ -216,10 +217,12 @@ def test_a_collator_draws_the_plan(name):
     kind, method = method_of(name)
     rows, other = data_of(kind, 9), data_of(kind, 18)[9:]
     plain = default_data_collator(rows)
-    batch = MixCollator(default_data_collator, method, seed=3)(rows)
+    model = new_model(kind)
+    ready = method.setup(TrainingSet(data_of(kind, COUNT), model, model.config.num_labels, default_data_collator))
+    batch = MixCollator(default_data_collator, ready, seed=3)(rows)
     torch.manual_seed(7)
     again, reseeded, of_others = (
-        MixCollator(default_data_collator, method, seed=seed)(examples)
+        MixCollator(default_data_collator, ready, seed=seed)(examples)
         for seed, examples in ((3, rows), (4, rows), (3, other))
     )
     added = batch.keys() - plain.keys()
@@ -232,6 +235,7 @@ def test_a_collator_draws_the_plan(name):
         assert torch.equal(plan.partner, torch.arange(9))
         assert (plan.lam == 1).all()
         return
-    assert ("label_lam" in added) is (method.pairing.label_lam is not None)
+    draws_label_lam = method.pairing.label_lam is not None or isinstance(method.pairing, Remix)
+    assert ("label_lam" in added) is draws_label_lam
     for unlike in (reseeded, of_others):
         assert not all(torch.equal(batch[key], unlike[key]) for key in added)

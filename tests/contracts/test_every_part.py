@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from helpers.models import hooks_on
 from helpers.parts import batch_and_labels, classes_of, each, needs, new_model, training_set
+from hf_logitmix import Method
 from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.mixing import Linear
 from hf_logitmix.options import options_of
@@ -17,6 +18,7 @@ from hf_logitmix.output import MixedOutput
 from hf_logitmix.pairing import MixPlan, check_plan
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.step import Step
+from hf_logitmix.targets import LabelSmoothing
 
 CLASSES = LabelSpec(3, "single_label_classification")
 PLAN = MixPlan(torch.tensor([2, 0, 3, 1]), torch.tensor([0.3, 0.9, 0.5, 0.7]))
@@ -136,6 +138,12 @@ def test_a_criterion_is_a_function_of_each_row(part):
         else:
             ids = torch.randint(0, 3, (6,), generator=generator)
             target = F.one_hot(ids, 3).float()
+            if not criterion.takes_rows:
+                with pytest.raises(ValueError, match=f"{part.__name__}.* class ids alone"):
+                    criterion(logits, target)
+                with pytest.raises(ValueError, match=f"{part.__name__}.* class ids alone"):
+                    Method(criterion=criterion, targets=LabelSmoothing())
+                target = ids
             torch.testing.assert_close(criterion(logits, ids), criterion(logits, target))
         found = criterion(logits, target)
         assert found.shape == (6,)

@@ -13,7 +13,7 @@ from transformers import default_data_collator
 
 from helpers.data import batch_of, data_without_types, examples
 from helpers.models import tiny_bert
-from helpers.parts import method_of, new_model
+from helpers.parts import kind_of, method_of, new_model
 from helpers.training import InOrder, arguments, weights
 from hf_logitmix import METHODS, Method, MixCollator, MixPlan, MixTrainer
 from hf_logitmix.criteria import Criterion
@@ -162,7 +162,7 @@ def with_own(name: str, **own):
         return ready, labels, *ready(model, batch_of(data), labels, Step(1, 2))
 
 
-READS_TEXT = [name for name, method in METHODS.items() if "text" in method.mixing.reads]
+READS_TEXT = [name for name, method in METHODS.items() if kind_of(method) == "text"]
 MIXES_TEXT = [name for name in READS_TEXT if METHODS[name].mixes]
 
 

@@ -61,9 +61,14 @@ def save_checkpoint(folder: Path, sentences: list[str] = SENTENCES, num_labels: 
 
 
 def text_names(folder: Path, num_labels: int = 3) -> dict[str, Any]:
-    """Names for code on text: rows of unequal length, tokenized as one does without a thought of padding."""
+    """Names for code on text: rows of unequal length, tokenized as one does without a thought of padding.
+
+    With ``num_labels=1`` the labels are numbers.
+    """
     tokenizer = AutoTokenizer.from_pretrained(save_checkpoint(folder / "checkpoint", num_labels=num_labels))
-    data = {"text": SENTENCES * 4, "label": [number % num_labels for number in range(4 * len(SENTENCES))]}
+    numbers = range(4 * len(SENTENCES))
+    labels = [number % num_labels if num_labels > 1 else number / 10 for number in numbers]
+    data = {"text": SENTENCES * 4, "label": labels}
     rows = Dataset.from_dict(data).map(lambda batch: tokenizer(batch["text"], truncation=True), batched=True)
     rows = rows.remove_columns("text")
     assert len({len(ids) for ids in rows["input_ids"]}) > 2

@@ -18,11 +18,11 @@ from hf_logitmix import METHODS, Method
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Mixing
 from hf_logitmix.objectives import Objective
-from hf_logitmix.pairing import Pairing
+from hf_logitmix.pairing import CMixup, Pairing
 from hf_logitmix.part import Part
 from hf_logitmix.targets import Targets, TrainingSet
 
-KINDS = ("text", "images")
+KINDS = ("text", "images")  # beside them "numbers": texts with a number each
 CHOICES: dict[str, tuple[str, type[Part]]] = {
     "pairing": ("pairing", Pairing),
     "mixing": ("mixing", Mixing),
@@ -34,6 +34,8 @@ CHOICES: dict[str, tuple[str, type[Part]]] = {
 
 def new_model(kind: str, **options: Any) -> nn.Module:
     """A tiny classifier that reads text or images, of three classes unless told otherwise."""
+    if kind == "numbers":
+        return tiny_bert(num_labels=1, problem_type="regression", **options)
     return {"text": tiny_bert, "images": tiny_vit}[kind](**options)
 
 
@@ -44,9 +46,9 @@ def teacher_of(kind: str) -> nn.Module:
 
 
 def data_of(kind: str, count: int) -> list[dict]:
-    """Examples that `new_model` reads, of all three classes; texts are of unequal length."""
-    rows = examples(count) if kind == "text" else random_images(count)
-    return [{**row, "labels": number % 3} for number, row in enumerate(rows)]
+    """Examples that `new_model` reads, of all three classes or numbers; texts are of unequal length."""
+    rows = random_images(count) if kind == "images" else examples(count)
+    return [{**row, "labels": number % 3 / 2 if kind == "numbers" else number % 3} for number, row in enumerate(rows)]
 
 
 def batch_and_labels(kind: str, count: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -86,7 +88,9 @@ def each(*choices: str) -> list[Any]:
 
 
 def kind_of(method: Method) -> str:
-    """The kind of input that a method is tried on: text where it can be."""
+    """The kind of input that a method is tried on: text where it can be, with numbers where it is for these alone."""
+    if isinstance(method.pairing, CMixup):
+        return "numbers"
     return "text" if "text" in method.mixing.reads else "images"
 
 

@@ -17,15 +17,14 @@ from transformers import Trainer, TrainerCallback
 
 from helpers.data import examples, random_images
 from helpers.models import tiny_bert, tiny_vit
+from helpers.parts import data_of, kind_of, new_model
 from helpers.training import arguments
 from hf_logitmix import METHODS, MixTrainer, get_method
-from hf_logitmix.mixing import CutMix, PuzzleMix
 from hf_logitmix.training.checkpoints import incomplete_reason, last_complete_checkpoint
 
 STEPS, KILLS = 12, 3
 PLACES = ["after the model", "before the state", "within the state"]
 LOGGED = ("loss", "mix", "cls", "sim", "distill", "penalty_high", "lam_mean", "learning_rate", "step")
-IMAGE_METHODS = [name for name, method in METHODS.items() if isinstance(method.mixing, (CutMix, PuzzleMix))]
 EVERY_METHOD = [name for name in METHODS if name != "logitmix_m"]  # another name of logitmix
 # A fork server holds the imports, so that a process that is killed and started again costs a second.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -86,8 +85,11 @@ def train(folder: str, method: str, workers: int, place: str = "", slow: bool = 
         dataloader_num_workers=workers,
     )
     options = {"teacher": tiny_bert(seed=1)} if method == "distillation" else {}
-    reads_images = method in IMAGE_METHODS
-    model, data = (tiny_vit(), random_images(22)) if reads_images else (tiny_bert(dropout=0.1), examples(22))
+    model, data = {
+        "text": lambda: (tiny_bert(dropout=0.1), examples(22)),
+        "images": lambda: (tiny_vit(), random_images(22)),
+        "numbers": lambda: (new_model("numbers", dropout=0.1), data_of("numbers", 22)),
+    }[kind_of(METHODS[method])]()
     trainer = CutOff(model=model, args=args, method=get_method(method, **options), train_dataset=data)
     if slow:
         trainer.add_callback(Pause())
