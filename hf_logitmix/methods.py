@@ -120,7 +120,8 @@ def get_method(name: str, **options: Any) -> Method:
         options: fields of the pairing (``alpha``, ``lam``, ``label_lam``, ``per_example``, ``mix_fraction``, ``prob``,
             ``off_after``, ``partners``), of the mixing (``level``, ``masks``, ``block_num``, ...), of the objective
             (``weights``, ``similarity``, ``warmup``, ``beta``, ``teacher``, ``temperature``, ...), of the criterion, of
-            the targets (``eps``, ``class_similarity``, ...), or ``criterion`` and ``targets`` themselves: see `Method`. Where two parts share a name it is ``part__name``, such as ``objective__alpha``.
+            the targets (``eps``, ``class_similarity``, ...), or ``criterion`` and ``targets`` themselves: see
+            `Method`. Where two parts share a name it is ``part__name``, such as ``objective__alpha``.
 
     Raises:
         ValueError: for a name or an option that is not there, or a value that is not possible.
