@@ -22,6 +22,7 @@ from transformers.trainer_utils import has_length
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method
 from hf_logitmix.models import call, evaluating
+from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.step import Step
 from hf_logitmix.training import checks
 from hf_logitmix.training.collator import MixCollator
@@ -212,8 +213,8 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
                     f"{num_labels}: pass the number of its outputs as num_labels."
                 )
             if self.method.mixes:
+                plan = MixPlan(torch.tensor([1, 0]), torch.tensor([0.5, 0.5])).to(first.device)
                 step = Step(0, 1, self.args.seed)
-                plan = self.method.pairing(batch, labels, step)
                 mixed_forward(
                     self.model, batch, plan, mixing=self.method.mixing, rows="mixed", labels=labels, step=step
                 )

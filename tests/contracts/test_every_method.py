@@ -197,7 +197,7 @@ def test_what_is_saved_is_a_plain_model(saved, tmp_path, name):
     (model := new_model(method_of(name)[0])).save_pretrained(tmp_path / "plain")
     known = load_file(tmp_path / "plain" / "model.safetensors").keys()
     trainer.evaluate()  # in which the model's own forward guesses a problem_type
-    assert trainer.model.config.problem_type is None
+    assert trainer.model.config.problem_type == model.config.problem_type
     trainer.save_model(str(tmp_path / "final"))
     for folder in (output / f"checkpoint-{STEPS}", tmp_path / "final"):
         assert load_file(folder / "model.safetensors").keys() == known
