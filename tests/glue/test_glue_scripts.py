@@ -309,7 +309,8 @@ time.sleep(60)"""
 SWEEP_OF_TWO = """import pathlib, signal, sys
 from glue_runs import sweep
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sweep.commands = lambda *_: [(pathlib.Path(name), [sys.executable, "-c", sys.argv[2]]) for name in "ab"]
+here, run = pathlib.Path(sys.argv[1]).parent, [sys.executable, "-c", sys.argv[2]]
+sweep.commands = lambda *_: [(here / name, run) for name in "ab"]
 sys.exit(sweep.main([sys.argv[1]]))"""
 
 
