@@ -95,7 +95,7 @@ def train(folder: str, method: str, workers: int, place: str = "", slow: bool = 
         trainer.add_callback(Pause())
     trainer.train(resume_from_checkpoint=resume or last_complete_checkpoint(folder) is not None)
     log = [{k: v for k, v in entry.items() if k in LOGGED} for entry in trainer.state.log_history if "loss" in entry]
-    states = {"model": trainer.model, "optimizer": trainer.optimizer, "extras": trainer.method.learned}
+    states = {"model": trainer.model, "optimizer": trainer.optimizer, "extras": trainer.method_in_training.learned}
     torch.save({name: part.state_dict() for name, part in states.items()}, Path(folder) / "end.pt")
     (Path(folder) / "log.json").write_text(json.dumps(log))
 
