@@ -25,7 +25,7 @@ class Pairing(Part):
 
     def is_off(self, step: Step) -> bool:
         """Whether this step mixes nothing, so that it trains on the clean rows alone."""
-        return step.progress >= self.off_after
+        return self.off_after < 1 and step.progress >= self.off_after
 
     def relabel(self, plan: MixPlan, labels: Tensor) -> MixPlan:
         """The plan with the lam of the labels, once that of the inputs is the true one; itself where they are one."""

@@ -139,7 +139,7 @@ def test_prob_is_the_share_of_batches_that_are_mixed(prob):
 def test_mixing_is_off_after_its_share_of_training():
     off = [RandomPairs(off_after=0.3).is_off(Step(index, 10)) for index in range(10)]
     assert off == [False] * 3 + [True] * 7
-    assert not any(RandomPairs().is_off(Step(index, 10)) for index in range(10))
+    assert not any(RandomPairs().is_off(Step(index, max_steps)) for index in range(10) for max_steps in (0, 10))
 
 
 def test_inputs_and_labels_have_lams_of_their_own():
