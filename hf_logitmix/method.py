@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,10 +21,10 @@ from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing import MixPlan, Pairing, RandomPairs
 from hf_logitmix.pairing.plan import unmixed
 from hf_logitmix.part import LabelSpec, Part
-from hf_logitmix.ranges import check_range
 from hf_logitmix.step import Step
 from hf_logitmix.targets import OneHot, Targets, as_targets
 from hf_logitmix.training.training_set import TrainingSet
+from hf_logitmix.weights import as_class_weights, balanced, check_class_weights, weights_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,13 +157,7 @@ class Method:
             )
         for part in self.parts.values():
             part.check(model, labels)
-        weights, classes = self.class_weights, labels.problem_type == "single_label_classification"
-        if weights is not None and not classes:
-            raise ValueError(
-                f"class_weights={weights!r} is for classes and this is {labels.problem_type}: leave it out."
-            )
-        if isinstance(weights, tuple) and len(weights) != labels.num_labels:
-            raise ValueError(f"class_weights has {len(weights)} numbers and the model {labels.num_labels} classes.")
+        check_class_weights(self.class_weights, labels)
         if "both" in self.objective.kinds and self.mixing.leaves_a_linear_head(model):
             warn_of_linear_head(self.mixing.place.removeprefix("at "))
 
@@ -177,8 +170,9 @@ class Method:
         weights = self.class_weights
         if weights == "balanced":
             weights = balanced(training_set.class_counts())
-        found = None if weights is None else torch.tensor(weights)
-        return MethodInTraining(self, training_set.num_labels, **made, class_weights=found)
+        return MethodInTraining(
+            self, training_set.num_labels, **made, class_weights=None if weights is None else torch.tensor(weights)
+        )
 
 
 _WHOLE = ("targets", "criterion", "class_weights")  # options that are no field of a part
@@ -277,51 +271,6 @@ class MethodInTraining:
         )
         if output.mixed_logits is not None:
             output = output._replace(plan=self.pairing.relabel(output.plan, labels))
-        if sample_weight is not None:
-            check_weights(sample_weight, len(labels))
-        weights = sample_weight
-        if self.class_weights is not None:
-            of_class = self.class_weights.to(labels.device, non_blocking=True)[labels]
-            weights = of_class if weights is None else of_class * weights
+        weights = weights_of(labels, self.class_weights, sample_weight)
         loss = RowLoss(criterion, self.targets.matrix(self.num_labels), weights)
         return {**self.objective(output, labels, loss, inputs), **self.targets.penalty()}, output
-
-
-def check_weights(sample_weight: Tensor, batch_size: int) -> None:
-    """Refuse weights of examples that are not [B] finite numbers >= 0; on a GPU as in `check_range`.
-
-    Raises:
-        ValueError: for such weights.
-    """
-    if sample_weight.shape != (batch_size,):
-        shape = tuple(sample_weight.shape)
-        raise ValueError(f"sample_weight has the shape {shape}: pass one number >= 0 an example, FloatTensor[B].")
-    check_range(sample_weight, 0, torch.finfo(torch.float32).max, "sample_weight", "pass a finite number >= 0")
-
-
-def balanced(counts: Tensor) -> list[float]:
-    """Class weights N / (K N_k), as scikit-learn's ``class_weight="balanced"``.
-
-    Raises:
-        ValueError: for a class without examples.
-    """
-    if not counts.all():
-        raise ValueError(f"class_weights='balanced' needs an example of every class, got counts {counts.tolist()}.")
-    return [int(counts.sum()) / (len(counts) * count) for count in counts.tolist()]
-
-
-def as_class_weights(given: Any) -> tuple[float, ...] | str | None:
-    """Class weights from what a user passes: numbers, their text on a command line, "balanced" or None.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    if given is None or given == "balanced":
-        return given
-    try:
-        numbers = tuple(float(number) for number in (given.split() if isinstance(given, str) else given))
-    except (TypeError, ValueError):
-        numbers = ()
-    if not numbers or not all(math.isfinite(number) and number >= 0 for number in numbers) or not any(numbers):
-        raise ValueError(f"class_weights must be 'balanced' or a number >= 0 for each class, got {given!r}.")
-    return numbers

@@ -19,6 +19,7 @@ from hf_logitmix.models import call, evaluating, find_classifier, first_of, name
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.step import Step
+from hf_logitmix.training.two_rows import equally_long, padded_sides, unequally_long
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def rehearse(
                 stage = _Stage.of(model, inputs, count, labels, criterion)
                 if stage.distance > 2 * stage.noise:
                     stage.play(mixing, rows)
-                    return stage.with_masks(mixing, rows, _padded_sides(inputs))
+                    return stage.with_masks(mixing, rows, padded_sides(inputs))
     logger.warning(
         "%s gives the rows of the batch the same logits, so whether they are mixed right cannot be tried.",
         name_of(model),
@@ -114,7 +115,7 @@ class _Stage:
         numbers = sorted(divmod(int(apart.argmax()), len(apart))) if apart.any() else [0, 1]
         config = getattr(model, "config", None)
         two = {name: value[numbers] if _has_rows(value, count) else value for name, value in inputs.items()}
-        pair = _equally_long(two, getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None))
+        pair = equally_long(two, getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None))
         plain = call(model, pair, 2)
         twice = call(model, {n: torch.cat([v, v]) if _has_rows(v, 2) else v for n, v in pair.items()}, 4)
         rounding = 2 * _precision(model, plain) * plain.abs().max().item()
@@ -177,7 +178,7 @@ class _Stage:
     def is_soft_on(self, side: str, mixing: Linear, rows: Rows) -> bool:
         """Whether soft masks give the logits of the shorter of two rows with lam = 1 of its own, 0 of its partner's."""
         config = getattr(self.model, "config", None)
-        pair = _unequally_long(
+        pair = unequally_long(
             self.inputs, getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None), side
         )
         if pair is None:
@@ -229,77 +230,12 @@ class _Stage:
         return not len(off) or off.max().item() <= _SHARE * self.distance + self.noise
 
 
-def _equally_long(pair: Mapping[str, Any], pad: int | None, eos: int | list[int] | None) -> dict[str, Any]:
-    """Two rows with the padding of the shorter one, for which the longer one loses some of its tokens.
-
-    It keeps the first and those that end a text, where models pool, as long as there are others.
-    """
-    ids = next((pair[name] for name in ("input_ids", "inputs") if isinstance(pair.get(name), Tensor)), None)
-    mask = pair.get("attention_mask", None if ids is None or pad is None else ids != pad)
-    if ids is None or not isinstance(mask, Tensor) or mask.shape != ids.shape:
-        return dict(pair)
-    used = [row.nonzero().flatten() for row in mask.cpu()]
-    short, long = sorted((0, 1), key=lambda row: len(used[row]))
-    kept = _kept(ids[long], used[long], len(used[short]), eos)
-
-    def cut(name: str, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.shape[:2] != ids.shape:
-            return value
-        value = value.clone()
-        tokens = value[long, kept.to(value.device)]
-        value[long] = value[short]
-        if name not in ("attention_mask", "position_ids"):
-            value[long, used[short].to(value.device)] = tokens
-        return value
-
-    return {name: cut(name, value) for name, value in pair.items()}
-
-
-def _unequally_long(
-    pair: Mapping[str, Any], pad: int | None, eos: int | list[int] | None, side: str
-) -> dict[str, Any] | None:
-    """Of two rows that are equally long the first with half of its tokens, padded on a side; None without a mask."""
-    ids = next((pair[name] for name in ("input_ids", "inputs") if isinstance(pair.get(name), Tensor)), None)
-    mask = pair.get("attention_mask")
-    if ids is None or not isinstance(mask, Tensor) or mask.shape != ids.shape or mask[0].sum() < 2:
-        return None
-    used = mask[0].cpu().nonzero().flatten()
-    kept = _kept(ids[0], used, (len(used) + 1) // 2, eos)
-    places = used[-len(kept) :] if side == "left" else used[: len(kept)]
-
-    def cut(name: str, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.shape[:2] != ids.shape or name == "position_ids":
-            return value
-        cut_one = value.clone()
-        cut_one[0] = (pad or 0) if value is ids else 0
-        cut_one[0, places.to(value.device)] = value[0, kept.to(value.device)]
-        return cut_one
-
-    return {name: cut(name, value) for name, value in pair.items()}
-
-
-def _kept(ids: Tensor, used: Tensor, count: int, eos: int | list[int] | None) -> Tensor:
-    """The places of ``count`` tokens of a row: of its first one, of those that end a text, and of its last others."""
-    special = torch.isin(ids.cpu(), torch.as_tensor([] if eos is None else eos, dtype=ids.dtype))
-    special[used[:1]] = True
-    spare = [*used[~special[used]].tolist(), *used[special[used]].tolist()]
-    return used[~torch.isin(used, torch.tensor(spare[: len(used) - count], dtype=torch.long))]
-
-
 def _has_masks(mixing: Mixing, model: nn.Module) -> TypeGuard[Linear]:
     return isinstance(mixing, Linear) and have_masks(mixing.level, model)
 
 
 def _with_union(mixing: Mixing, model: nn.Module) -> Mixing:
     return replace(mixing, masks="union") if _has_masks(mixing, model) and mixing.masks is None else mixing
-
-
-def _padded_sides(inputs: Mapping[str, Any]) -> set[str]:
-    """On which sides of a batch there is padding."""
-    mask = inputs.get("attention_mask")
-    if not isinstance(mask, Tensor) or mask.dim() != 2:
-        return set()
-    return {side for side, place in (("left", 0), ("right", -1)) if not bool(mask[:, place].all())}
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ from hf_logitmix.training.checkpoints import ResumeMixin
 from hf_logitmix.training.collator import MixCollator, take_plan
 from hf_logitmix.training.extras import ExtrasMixin
 from hf_logitmix.training.last_batch import LastBatchMixin
-from hf_logitmix.training.mask_choice import MaskChoiceMixin
-from hf_logitmix.training.rehearsal import rehearse
+from hf_logitmix.training.rehearsing import RehearsalMixin
 from hf_logitmix.training.search import SearchMixin
 from hf_logitmix.training.steps import StepsMixin
 from hf_logitmix.training.training_set import TrainingSet
@@ -41,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 class MixTrainerMixin(
     ResumeMixin,
-    MaskChoiceMixin,
+    RehearsalMixin,
     ProvenanceMixin,
     PushMixin,
     SearchMixin,
@@ -88,7 +87,6 @@ class MixTrainerMixin(
     ) -> None:
         self._method_given = method
         self._rehearse_given = rehearse
-        self._is_rehearsed = False
         self._extras = nn.ModuleDict()
         given = kwargs.get("model", args[0] if args else None)
         other_libraries.check_class(type(given))
@@ -184,25 +182,6 @@ class MixTrainerMixin(
         if output.mixed_logits is not None:
             found["lam_mean"] = output.plan.lam.mean()
         return found if self.method.mixes or len(found) > 1 else {}
-
-    def _rehearse(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> None:
-        """Try the mixing once a training run, on the first batch that has two rows; every process does it by itself.
-
-        Several processes do it together in their first step, because they have to agree on what they found.
-        """
-        if self._is_rehearsed or (len(labels) < 2 and self.args.world_size == 1):
-            return
-        self._is_rehearsed = True
-        if not self.method.mixes:
-            return
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            logger.warning("FSDP and DeepSpeed cut up the model, so the mixing is not tried before training.")
-            self._begin_masks(is_tried=False)
-            return
-        mixing, criterion, kinds = self.method.mixing, self.method.criterion, self.method.objective.kinds - {"clean"}
-        if self._masks_are_settled:  # by the checkpoint that is gone on from: not to be tried again
-            mixing = replace(mixing, masks="union")  # type: ignore[type-var]
-        self._end_masks([rehearse(model, inputs, mixing, rows, labels, criterion) for rows in sorted(kinds)])
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
         if inputs.get("labels") is None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
-from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import DefaultDataCollator, TrainerCallback, TrainingArguments, default_data_collator
-from transformers.trainer_utils import has_length
 
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method
@@ -29,15 +23,15 @@ from hf_logitmix.training.collator import MixCollator
 from hf_logitmix.training.trainer import MixTrainer
 from hf_logitmix.training.training_set import TrainingSet
 from hf_logitmix.vision.adapters import as_image_set
-from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.ema import EmaMixin
 from hf_logitmix.vision.images import ImageSet, Transform, check_contrast, check_sizes, collate_images
 from hf_logitmix.vision.models import input_config
+from hf_logitmix.vision.timm_training import TimmTrainingMixin
 from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, EvaluatedSet, drawn_from, image_transform
 from hf_logitmix.vision.wrap import BareClassifier, as_classifier, file_state, inner_module
 
 
-class ImageMixTrainer(EmaMixin, MixTrainer):
+class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
     """`MixTrainer` for images: any image classifier of transformers, any model of timm, any module that makes logits.
 
     Datasets of torchvision, timm and `datasets`, and others that give (image, class) pairs or rows with an image and a
@@ -252,92 +246,12 @@ class ImageMixTrainer(EmaMixin, MixTrainer):
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         return super().get_test_dataloader(self._readable(test_dataset))
 
-    def get_train_dataloader(self) -> DataLoader:
-        loader = super().get_train_dataloader()
-        self._batches_per_epoch = len(loader) if has_length(loader) else None
-        return loader
-
-    # ---- optimizer and schedule ----------------------------------------------------------------------------------
-
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        if self.optimizer is None and isinstance(self.args, ImageMixTrainingArguments) and self.args.opt:
-            self.optimizer = self._timm_optimizer(self.args)
-        return super().create_optimizer(*args, **kwargs)
-
-    def _timm_optimizer(self, args: ImageMixTrainingArguments) -> torch.optim.Optimizer:
-        module = inner_module(self.model)
-        if self.is_fsdp_enabled:
-            raise ValueError(f"opt={args.opt!r} needs the whole model, which FSDP cuts up: pass optim instead.")
-        if args.layer_decay is not None and not hasattr(module, "group_matcher"):
-            raise ValueError(
-                f"layer_decay={args.layer_decay}: {type(module).__name__} does not tell the order of its layers "
-                "(timm's group_matcher): leave it out, or pass a model of timm."
-            )
-        optimizer = create_optimizer_v2(module, **args.optimizer_options())
-        optimizer.param_groups.sort(key=lambda group: -group.get("lr_scale", 1.0))  # the first one's rate is logged
-        if args.sched is None:
-            for group in optimizer.param_groups:  # only schedules of timm read the scale
-                group["lr"] *= group.pop("lr_scale", 1.0)
-        return optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        if self.lr_scheduler is None and isinstance(self.args, ImageMixTrainingArguments) and self.args.sched:
-            self.lr_scheduler = self._timm_schedule(  # type: ignore[assignment]
-                self.args, num_training_steps, optimizer or self.optimizer
-            )
-            self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
-
-    def _timm_schedule(self, args: ImageMixTrainingArguments, num_training_steps: int, optimizer: Any) -> TimmSchedule:
-        if self._batches_per_epoch is None:
-            raise ValueError(f"sched={args.sched!r} counts in epochs and train_dataset has no length: leave sched out.")
-        updates = math.ceil(self._batches_per_epoch / args.gradient_accumulation_steps)
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            **args.schedule_options(),
-            num_epochs=num_training_steps / updates,  # type: ignore[arg-type]
-            step_on_epochs=False,
-            updates_per_epoch=updates,
-        )
-        return TimmSchedule(scheduler)
-
     # ---- checkpoints ---------------------------------------------------------------------------------------------
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        sched = getattr(self.args, "sched", None)
-        if sched is None:
-            return super().create_model_card(*args, **kwargs)
-        self.args.lr_scheduler_type = SimpleNamespace(value=f"{sched} of timm")  # type: ignore[assignment]
-        try:  # Trainer's card names a schedule, and reads it there
-            super().create_model_card(*args, **kwargs)
-        finally:
-            self.args.lr_scheduler_type = None  # type: ignore[assignment]
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if inner_module(self.model) is not self.model:
             state_dict = file_state(self.model, state_dict)
         super()._save(output_dir, state_dict)
-
-
-class TimmSchedule:
-    """A schedule of timm, one step for each optimizer step, with the methods of torch's that Trainer calls."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler, self.updates = scheduler, 0
-
-    def step(self) -> None:
-        self.updates += 1
-        self.scheduler.step_update(self.updates)
-
-    def get_last_lr(self) -> list[float]:
-        return [group["lr"] for group in self.scheduler.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, int]:
-        return {"updates": self.updates}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.updates = state["updates"]
-        self.scheduler.step_update(self.updates)
 
 
 def _is_raw(data: Any) -> bool:

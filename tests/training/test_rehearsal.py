@@ -20,7 +20,8 @@ from helpers.tiny_models import tiny_model
 from helpers.training import arguments, weights
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
 from hf_logitmix.mixing import CutMix, Linear, PuzzleMix
-from hf_logitmix.training.rehearsal import _equally_long, rehearse
+from hf_logitmix.training.rehearsal import rehearse
+from hf_logitmix.training.two_rows import equally_long
 
 IMAGES = {"pixel_values": torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))}
 LABELS = torch.tensor([0, 1, 2, 1, 0])
@@ -189,7 +190,7 @@ def test_the_longer_row_loses_what_matters_least(left):
         for tensor in (ids, mask, places, expected_ids):
             tensor[0] = tensor[0].roll(3)
         expected_ids[1] = expected_ids[1].roll(3)
-    found = _equally_long(
+    found = equally_long(
         {"input_ids": ids, "attention_mask": mask, "position_ids": places, "boxes": ids[..., None], "size": 2}, 1, 2
     )
     torch.testing.assert_close(found["input_ids"], expected_ids)
@@ -328,7 +329,7 @@ def test_training_ends_before_anything_is_learned(tmp_path, name, data):
 def test_both_kinds_of_rows_are_tried_where_a_method_makes_both(tmp_path, objective, monkeypatch):
     tried = []
     monkeypatch.setattr(
-        "hf_logitmix.training.trainer.rehearse", lambda model, inputs, mixing, rows, *labels: tried.append(rows)
+        "hf_logitmix.training.rehearsing.rehearse", lambda model, inputs, mixing, rows, *labels: tried.append(rows)
     )
     options = {"warmup": "ramp"} if objective == "logitmix" else {}
     method = get_method(objective, **options)

@@ -15,7 +15,7 @@ from helpers.models import tiny_bert
 from helpers.parts import data_of, new_model
 from helpers.training import LEARNING_RATE, InOrder, arguments, weights
 from hf_logitmix import MixTrainer, get_method
-from hf_logitmix.method import balanced
+from hf_logitmix.weights import balanced
 
 OF_CLASS = (1.0, 2.0, 0.5)
 OF_EXAMPLE = [0.2, 1.0, 3.0, 0.0, 1.5, 0.7, 2.0, 0.4, 1.0, 0.3, 2.5, 1.1, 0.6, 1.9, 0.8, 1.2]

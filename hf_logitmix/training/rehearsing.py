@@ -1,4 +1,4 @@
-"""Which way masks of texts meet in a training that leaves it open: the same on all processes and after a resumption."""
+"""The rehearsal of a training run, and what it settles: the same on all processes and after a resumption."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import Trainer
 
 from hf_logitmix.hub.provenance import FILE_NAME, masks_of, with_masks
@@ -18,6 +18,7 @@ from hf_logitmix.method import Method, MethodInTraining
 from hf_logitmix.mixing import Linear, Mixing
 from hf_logitmix.modalities.masks import Masks, have_masks
 from hf_logitmix.models import unwrap
+from hf_logitmix.training.rehearsal import rehearse
 
 if TYPE_CHECKING:
 
@@ -35,10 +36,30 @@ else:
 logger = logging.getLogger(__name__)
 
 
-class MaskChoiceMixin(_Base):
-    """Settles `Linear.masks` where it is None, and says in the record how."""
+class RehearsalMixin(_Base):
+    """Tries the mixing before the first step, settles `Linear.masks` where it is None, and says in the record how."""
 
+    _is_rehearsed = False
     _masks_are_settled = False
+
+    def _rehearse(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> None:
+        """Try the mixing once a training run, on the first batch that has two rows; every process does it by itself.
+
+        Several processes do it together in their first step, because they have to agree on what they found.
+        """
+        if self._is_rehearsed or (len(labels) < 2 and self.args.world_size == 1):
+            return
+        self._is_rehearsed = True
+        if not self.method.mixes:
+            return
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            logger.warning("FSDP and DeepSpeed cut up the model, so the mixing is not tried before training.")
+            self._begin_masks(is_tried=False)
+            return
+        mixing, criterion, kinds = self.method.mixing, self.method.criterion, self.method.objective.kinds - {"clean"}
+        if self._masks_are_settled:  # by the checkpoint that is gone on from: not to be tried again
+            mixing = replace(mixing, masks="union")  # type: ignore[type-var]
+        self._end_masks([rehearse(model, inputs, mixing, rows, labels, criterion) for rows in sorted(kinds)])
 
     def _masks_are_open(self) -> bool:
         mixing = self.method.mixing
