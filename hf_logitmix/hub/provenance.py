@@ -38,7 +38,6 @@ else:
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "hf_logitmix.json"
-_OF_OLD = ("CrossEntropy", "MixedCrossEntropy")  # objectives of records from before there were five choices
 ROWS = 16  # of a training set, by which it is told from others
 
 
@@ -63,12 +62,7 @@ class ProvenanceMixin(_Base):
         path, name = checkpoint / FILE_NAME, checkpoint.name
         if not path.exists():
             logger.warning("%s lacks %s, so how it was trained cannot be compared with this run.", name, FILE_NAME)
-        elif is_of_older_release(saved := json.loads(path.read_text(encoding="utf-8"))):
-            raise ValueError(
-                f"resume_from_checkpoint: {name} was saved by an older release, whose options had other names: resume "
-                "it with that release, or start a new run from its weights, with from_pretrained."
-            )
-        elif differs := differences(*_as_settled(saved, self._new_record())):
+        elif differs := differences(*_as_settled(json.loads(path.read_text(encoding="utf-8")), self._new_record())):
             raise ValueError(
                 f"resume_from_checkpoint: {name} was trained in another way ({'; '.join(differs)}): go back to that, "
                 "or start a new run from its weights, with from_pretrained."
@@ -145,11 +139,6 @@ def versions() -> dict[str, str]:
         "accelerate": accelerate.__version__,
         "python": platform.python_version(),
     }
-
-
-def is_of_older_release(record: Mapping[str, Any]) -> bool:
-    """Whether a record is from before a method was five choices."""
-    return record["options"]["objective"]["type"] in _OF_OLD or "alpha" in record["options"]["mixing"]
 
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
