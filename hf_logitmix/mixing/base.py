@@ -23,10 +23,12 @@ class Mixing(Part):
     Attributes:
         mixes: False where nothing is mixed: then only objectives on clean rows fit.
         reads: kinds of input that it can mix, keys of `hf_logitmix.modalities.KINDS`.
+        keeps_lam: whether the lam of the plan is what it mixes with.
     """
 
     mixes: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = tuple(KINDS)
+    keeps_lam: ClassVar[bool] = False
 
     @property
     def place(self) -> str:

@@ -112,6 +112,9 @@ class MixTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Switch: lam of the second mixing: uniform, half or a number; else the plan's."}
     )
     eta: float | None = field(default=None, metadata={"help": "RegMixup: weight of the mixed rows."})
+    lam_margin: float | None = field(
+        default=None, metadata={"help": "MIT: how far apart the two lams of a pair are at least."}
+    )
     teacher: str | None = field(
         default=None, metadata={"help": "Distillation: local folder or Hub name of the teacher."}
     )
