@@ -20,6 +20,7 @@ from hf_logitmix.options import fields_of, find, options_of, with_values
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing import MixPlan, Pairing, RandomPairs
 from hf_logitmix.pairing.plan import unmixed
+from hf_logitmix.papers import Paper
 from hf_logitmix.part import LabelSpec, Part
 from hf_logitmix.step import Step
 from hf_logitmix.targets import OneHot, Targets, as_targets
@@ -41,7 +42,6 @@ class Method:
         class_weights: what the loss of an example is multiplied by, by its class: K numbers, or ``"balanced"`` for
             N / (K N_k) of the training set (as scikit-learn). Of a mixed row each of the two labels brings its own. The
             mean over rows stays a mean: it is not divided by the sum of weights.
-        source: where the defaults come from.
         name: in `METHODS`; empty for a combination of one's own.
 
     Raises:
@@ -60,7 +60,6 @@ class Method:
         default=None,
         metadata={"help": "Weights of the classes in the loss: balanced, or a number a class."},
     )
-    source: str = field(default="", compare=False)
     name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -122,6 +121,11 @@ class Method:
             "targets": self.targets,
         }
         return {name: part for name, part in found.items() if part is not None}
+
+    @property
+    def papers(self) -> tuple[Paper, ...]:
+        """The papers of its parts."""
+        return tuple(dict.fromkeys(paper for part in self.parts.values() for paper in part.papers))
 
     @property
     def options(self) -> list[str]:

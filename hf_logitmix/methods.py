@@ -14,28 +14,13 @@ from hf_logitmix.objectives import MIT, Distillation, LaMix, LogitMix, Mixed, Re
 from hf_logitmix.pairing import Beta, CMixup, Constant, MutualPairs, RandomPairs, Remix
 from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing
 
-_MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
-_MCEL = "Negi, Chan, Mahoor, Leveraging Class Similarity to Improve Deep Neural Network Robustness, 2018"
-_PUZZLEMIX = "Kim et al., Puzzle Mix: Exploiting Saliency and Local Statistics for Optimal Mixup, ICML 2020"
-_FOCAL = (
-    "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017; gamma of Mukhoti et al., Calibrating Deep Neural "
-    "Networks using Focal Loss, NeurIPS 2020"
-)
-_REGMIXUP = "Pinto et al., Using Mixup as a Regularizer (RegMixup), NeurIPS 2022"
-_REMIX = "Chou et al., Remix: Rebalanced Mixup, ECCV Workshops 2020"
-_C_MIXUP = "Yao et al., C-Mixup: Improving Generalization in Regression, NeurIPS 2022"
-_SWITCH = "Touvron et al., Training Data-efficient Image Transformers, ICML 2021, as timm's Mixup switches"
-_MIT = "Wang et al., On the Pitfall of Mixup for Uncertainty Calibration, CVPR 2023"
-_LAMIX = "Bypassing the Random Input Mixing in Mixup, submitted to ICLR 2021"
-_LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022"
-
 
 def _beta(alpha: float) -> RandomPairs:
     return RandomPairs(lam=Beta(alpha))
 
 
 _halves = RandomPairs(lam=Constant(0.5), label_lam=Beta(1.0))  # Beta(1, 1) is uniform
-_logitmix_m = Method(Linear(), LogitMix(), pairing=_beta(3.0), source=_LOGITMIX)
+_logitmix_m = Method(Linear(), LogitMix(), pairing=_beta(3.0))
 
 
 def _named(methods: Mapping[str, Method]) -> Mapping[str, Method]:
@@ -45,50 +30,28 @@ def _named(methods: Mapping[str, Method]) -> Mapping[str, Method]:
 METHODS: Mapping[str, Method] = _named(
     {
         "vanilla": Method(),
-        "label_smoothing": Method(
-            targets=LabelSmoothing(eps=0.1),
-            source="Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016",
-        ),
-        "infogain": Method(
-            targets=Infogain(), source="Jia et al., Caffe, 2014: InfogainLoss, with the weights of Negi et al."
-        ),
-        "mcel": Method(targets=MCEL(eps=0.2), source=_MCEL),
-        "sg_mcel": Method(targets=SGMCEL(), source=_MCEL),
-        "gmcel": Method(targets=GMCEL(), source=_MCEL),
-        "focal": Method(criterion=Focal(gamma=3.0), source=_FOCAL),
-        "mixup": Method(Linear(), Mixed(), pairing=_beta(0.4), source=_MIXUP),
-        "manifold_mixup": Method(
-            Linear(level="manifold"),
-            Mixed(),
-            pairing=_beta(2.0),
-            source="Verma et al., Manifold Mixup: Better Representations by Interpolating Hidden States, ICML 2019",
-        ),
-        "cutmix": Method(
-            CutMix(),
-            Mixed(),
-            pairing=_beta(1.0),
-            source="Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers, ICCV 2019",
-        ),
-        "puzzlemix": Method(PuzzleMix(), Mixed(), pairing=_beta(1.0), source=_PUZZLEMIX),
+        "label_smoothing": Method(targets=LabelSmoothing(eps=0.1)),
+        "infogain": Method(targets=Infogain()),
+        "mcel": Method(targets=MCEL(eps=0.2)),
+        "sg_mcel": Method(targets=SGMCEL()),
+        "gmcel": Method(targets=GMCEL()),
+        "focal": Method(criterion=Focal(gamma=3.0)),
+        "mixup": Method(Linear(), Mixed(), pairing=_beta(0.4)),
+        "manifold_mixup": Method(Linear(level="manifold"), Mixed(), pairing=_beta(2.0)),
+        "cutmix": Method(CutMix(), Mixed(), pairing=_beta(1.0)),
+        "puzzlemix": Method(PuzzleMix(), Mixed(), pairing=_beta(1.0)),
         "logitmix": _logitmix_m,
         "logitmix_m": _logitmix_m,
-        "logitmix_c": Method(CutMix(), LogitMix(weights=(1.0, 1.0, 0.1)), pairing=_beta(1.0), source=_LOGITMIX),
-        "logitmix_p": Method(PuzzleMix(), LogitMix(), pairing=_beta(1.0), source=f"{_LOGITMIX}; {_PUZZLEMIX}"),
-        "lamix": Method(Linear(), LaMix(beta=0.5), pairing=_halves, source=_LAMIX),
-        "lamix_p": Method(PuzzleMix(), LaMix(beta=1.0), pairing=_halves, source=f"{_LAMIX}; {_PUZZLEMIX}"),
-        "remix": Method(Linear(), Mixed(), pairing=Remix(lam=Beta(1.0)), source=_REMIX),
-        "c_mixup": Method(Linear(), Mixed(), pairing=CMixup(lam=Beta(2.0)), source=_C_MIXUP),
-        "mixup_cutmix": Method(Switch(second_lam=Beta(1.0)), Mixed(), pairing=_beta(0.8), source=_SWITCH),
-        "regmixup": Method(
-            Linear(),
-            RegMixup(),
-            pairing=_beta(20.0),
-            source=_REGMIXUP,
-        ),
-        "mit": Method(Linear(), MIT(), pairing=MutualPairs(lam=Beta(0.5)), source=_MIT),
-        "distillation": Method(
-            objective=Distillation(), source="Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
-        ),
+        "logitmix_c": Method(CutMix(), LogitMix(weights=(1.0, 1.0, 0.1)), pairing=_beta(1.0)),
+        "logitmix_p": Method(PuzzleMix(), LogitMix(), pairing=_beta(1.0)),
+        "lamix": Method(Linear(), LaMix(beta=0.5), pairing=_halves),
+        "lamix_p": Method(PuzzleMix(), LaMix(beta=1.0), pairing=_halves),
+        "remix": Method(Linear(), Mixed(), pairing=Remix(lam=Beta(1.0))),
+        "c_mixup": Method(Linear(), Mixed(), pairing=CMixup(lam=Beta(2.0))),
+        "mixup_cutmix": Method(Switch(second_lam=Beta(1.0)), Mixed(), pairing=_beta(0.8)),
+        "regmixup": Method(Linear(), RegMixup(), pairing=_beta(20.0)),
+        "mit": Method(Linear(), MIT(), pairing=MutualPairs(lam=Beta(0.5))),
+        "distillation": Method(objective=Distillation()),
     }
 )
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
+from hf_logitmix.papers import Paper
+
 if TYPE_CHECKING:
     from hf_logitmix.training.training_set import TrainingSet
 
@@ -33,9 +35,11 @@ class Part:
 
     Attributes:
         learned: the module that holds parameters learned along with the model, or None.
+        papers: where it is from.
     """
 
     learned: nn.Module | None = None
+    papers: tuple[Paper, ...] = ()
 
     def check(self, model: nn.Module, labels: LabelSpec) -> None:
         """Raise ValueError where this cannot train this model on these labels."""

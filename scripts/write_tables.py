@@ -3,13 +3,15 @@
     python scripts/write_tables.py           # writes
     python scripts/write_tables.py --check   # exits with 1 where something is not as it would be written
 
-The fields of `MixTrainingArguments`, the table of methods in README.md, and in docs/methods the tables of
-hyperparameters (their column "in the paper" is written by hand and kept) and the list of options that only Python sets.
+The fields of `MixTrainingArguments`, the table of methods in README.md, in docs/methods the tables of hyperparameters
+(their column "in the paper" is written by hand and kept) and the list of options that only Python sets, and
+docs/papers.md from these and `hf_logitmix.papers`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -23,12 +25,22 @@ from hf_logitmix.criteria import CRITERIA
 from hf_logitmix.method import Method
 from hf_logitmix.methods import METHODS
 from hf_logitmix.options import Option, options_of
+from hf_logitmix.papers import TEMPERATURE, Paper
 
 ROOT = Path(__file__).resolve().parents[1]
 ARGUMENTS = ROOT / "hf_logitmix" / "training" / "arguments.py"
 README = ROOT / "README.md"
+PAPERS = ROOT / "docs" / "papers.md"
 PAGES = ROOT / "docs" / "methods"
 BEGIN, END = "    # options of the methods, written by scripts/write_tables.py", "    # end of the options"
+PAPERS_HEAD = """# Papers
+
+Which papers a method is from, a command that trains with it, and the values that its page quotes, with their place in
+the paper. What a command sets is ours unless its page says otherwise. BibTeX entries are in `hf_logitmix.papers`
+(`get_method("mixup").papers[0].bibtex`) and in the card of each model. This page is written by
+`scripts/write_tables.py`."""
+# page and paper of what goes with every method
+TOOLS = {"temperature scaling": ("methods/temperature_scaling.md", TEMPERATURE)}
 WHOLE = {field.name: field.metadata["help"] for field in fields(Method) if "help" in field.metadata}
 # annotations of options -> those of a command line
 TYPES = {
@@ -176,6 +188,44 @@ def hyperparameters(page: str, method: Method) -> str:
     return "\n".join([before + title + "\n".join(lines[:first]), *rows, *lines[last:]])
 
 
+def index_of_papers() -> str:
+    """docs/papers.md: of each method its papers, and the command and the quotes of its page; then the other papers."""
+    shown, told = [PAPERS_HEAD], set()
+    for name in dict.fromkeys(map(page_of, METHODS)):
+        method, page = METHODS[name], (PAGES / f"{name}.md").read_text()
+        if not method.papers:
+            continue
+        told |= set(method.papers)
+        command = page.split("```bash\n")[1].split("```")[0].strip()
+        quotes = [(row[0], row[2]) for row in table_of(page) if any(letter.isdigit() for letter in row[2])]
+        shown.append(f"## [{name}](methods/{name}.md)")
+        shown.append("\n".join(f"* {full(paper)}" for paper in method.papers))
+        shown.append(f"```bash\n{command}\n```")
+        if quotes:
+            rows = "\n".join(f"| {option} | {quote} |" for option, quote in quotes)
+            shown.append(f"| option | in the paper |\n| --- | --- |\n{rows}")
+    shown.append("## Without a method of their own")
+    others = [(f"`--criterion {name}`", paper) for name, part in CRITERIA.items() for paper in part.papers]
+    others += [(f"[{name}]({page})", paper) for name, (page, paper) in TOOLS.items()]
+    shown.append("\n".join(f"* {what}: {full(paper)}" for what, paper in others if paper not in told))
+    return "\n\n".join(shown) + "\n"
+
+
+def full(paper: Paper) -> str:
+    """A paper with all its authors and its link."""
+    where = f"{paper.venue} {paper.year}".strip()
+    note = f": {paper.note}" if paper.note else ""
+    return f"{', '.join(paper.authors)}: [{paper.title}]({paper.url}), {where}{note}"
+
+
+def table_of(page: str) -> list[list[str]]:
+    """The rows of a page's table of hyperparameters."""
+    lines = page.partition("## Hyperparameters\n")[2].split("\n")
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[first + 2 :])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
 def only_python(page: str) -> str:
     """The overview with the options that no command line sets."""
     every = {option.name for method in METHODS.values() for option, _ in options(method)} - command_line().keys()
@@ -195,6 +245,7 @@ def written() -> dict[Path, str]:
         README: between(README.read_text(), "<!-- methods -->", "<!-- end of methods -->", methods()),
         PAGES / "README.md": only_python((PAGES / "README.md").read_text()),
     }
+    files[PAPERS] = index_of_papers()
     for name, method in METHODS.items():
         path = PAGES / f"{page_of(name)}.md"
         files[path] = hyperparameters(path.read_text(), method)
@@ -204,7 +255,7 @@ def written() -> dict[Path, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, and exit with 1 where a file is stale")
-    stale = [path for path, text in written().items() if path.read_text() != text]
+    stale = [path for path, text in written().items() if not path.exists() or path.read_text() != text]
     if parser.parse_args().check:
         for path in stale:
             print(f"{path.relative_to(ROOT)} is stale: run scripts/write_tables.py")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hf_logitmix import papers
 from hf_logitmix.criteria.base import Criterion, check_gamma, only_class_ids
 
 
@@ -26,6 +27,8 @@ class Focal(Criterion):
     Raises:
         ValueError: for any other gamma.
     """
+
+    papers = (papers.FOCAL, papers.FOCAL_CALIBRATION)
 
     gamma: float | str = field(
         default=3.0, metadata={"help": "Focal losses: by how much well classified rows count less; focal: or sd53."}
@@ -63,6 +66,8 @@ class DualFocal(Criterion):
     Raises:
         ValueError: for any other gamma; for rows of targets, for which it is not defined.
     """
+
+    papers = (papers.DUAL_FOCAL,)
 
     gamma: float | str = field(
         default=5.0, metadata={"help": "Focal losses: by how much well classified rows count less; focal: or sd53."}

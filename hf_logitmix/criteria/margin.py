@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from hf_logitmix import papers
 from hf_logitmix.criteria.base import Criterion
 from hf_logitmix.criteria.cross_entropy import CrossEntropy
 
@@ -25,6 +26,8 @@ class Margin(Criterion):
     Raises:
         ValueError: for a negative margin or weight.
     """
+
+    papers = (papers.MARGIN,)
 
     margin: float = field(default=10.0, metadata={"help": "Margin: by how much logits may differ for free."})
     margin_weight: float = field(default=0.1, metadata={"help": "Margin: weight of what exceeds it."})

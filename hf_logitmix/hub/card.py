@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_logitmix._version import __version__
 from hf_logitmix.methods import Method
 from hf_logitmix.models import public_name
+from hf_logitmix.papers import Paper
 
 _HOW_CALIBRATION_IS_MEASURED = (
     "Calibration errors use 10 bins of equal width. Metrics ending in `_scaled` are measured after temperature "
@@ -97,11 +98,16 @@ def model_card(
         *([how_to_load] if how_to_load else []),
         "## Method",
         f"```\n{method}\n```",
-        *([f"Source of the method: {method.source}."] if method.source else []),
+        *([_sources(method.papers)] if method.papers else []),
         *_results(metrics, list(dict.fromkeys(split_of.values())), measured, selected_on or {}, whole),
         *(f"The temperature fitted on `{name}` is {value:.4f}." for name, value in (temperature or {}).items()),
         *remarks,
         *(["## Settings", used] if used else []),
+        *(
+            ["## Citation", "\n\n".join(f"```bibtex\n{paper.bibtex}\n```" for paper in method.papers)]
+            if method.papers
+            else []
+        ),
     ]
     return ModelCard("\n\n".join(parts) + "\n")
 
@@ -117,6 +123,11 @@ def dataset_type(dataset: str) -> str:
         return dataset
     words = re.findall(r"[a-z0-9]+", re.split(r"[,(]", dataset)[0].lower())
     return "-".join(words) or "unnamed"
+
+
+def _sources(papers: Sequence[Paper]) -> str:
+    """Where the method is from, with links."""
+    return "From " + "; ".join(f"[{paper.reference}]({paper.url})" for paper in papers) + "."
 
 
 def _results(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from hf_logitmix import papers
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.mixing.image import cutmix
@@ -20,6 +21,8 @@ from hf_logitmix.step import Step
 @dataclass(frozen=True)
 class CutMix(Mixing):
     """A box of the partner's pixels in each image (Yun et al., 2019); see `hf_logitmix.mixing.image.cutmix`."""
+
+    papers = (papers.CUTMIX,)
 
     reads: ClassVar[tuple[str, ...]] = ("images",)
 

@@ -18,6 +18,7 @@ from hf_logitmix.modalities.masks import Masks, check_masks, why_not_soft
 from hf_logitmix.models import name_of, unwrap
 from hf_logitmix.output import MixedOutput, Rows
 from hf_logitmix.pairing.plan import MixPlan
+from hf_logitmix.papers import MANIFOLD_MIXUP, MIXUP, MIXUP_TRANSFORMER, Paper
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.step import Step
 
@@ -58,6 +59,10 @@ class Linear(Mixing):
     def __post_init__(self) -> None:
         check_level(self.level)
         check_masks(self.masks)
+
+    @property
+    def papers(self) -> tuple[Paper, ...]:  # type: ignore[override]
+        return {"manifold": (MANIFOLD_MIXUP,), "pooled": (MIXUP, MIXUP_TRANSFORMER)}.get(self.level, (MIXUP,))
 
     @property
     def place(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from hf_logitmix import papers
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.mixing.puzzlemix import puzzlemix, side_of_moved
@@ -44,6 +45,8 @@ class PuzzleMix(Mixing):
     Raises:
         ValueError: for parameters that are not possible; before training for a text model.
     """
+
+    papers = (papers.PUZZLEMIX,)
 
     reads: ClassVar[tuple[str, ...]] = ("images",)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from hf_logitmix import papers
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing.base import Mixing
 from hf_logitmix.mixing.cutmix import CutMix
@@ -38,6 +39,8 @@ class Switch(Mixing):
     Raises:
         ValueError: for a switch_prob outside [0, 1].
     """
+
+    papers = (papers.MIXUP, papers.CUTMIX, papers.DEIT)
 
     first: Mixing = field(
         default_factory=Linear, metadata={"help": "Switch: the mixing of the other batches.", "command_line": False}

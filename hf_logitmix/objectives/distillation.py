@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hf_logitmix import papers
 from hf_logitmix.criteria import RowLoss
 from hf_logitmix.criteria.base import at_least_float32
 from hf_logitmix.modalities import modality_of
@@ -57,6 +58,8 @@ class Distillation(Objective):
         ValueError: for a temperature or weight that is not possible; before training for no teacher, or one with other
             classes or another vocabulary.
     """
+
+    papers = (papers.DISTILLATION,)
 
     teacher: str | Path | nn.Module | None = field(
         default=None,

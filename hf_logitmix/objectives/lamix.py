@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from hf_logitmix import papers
 from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.criteria.base import Criterion, at_least_float32
 from hf_logitmix.objectives.base import Objective, Term, Terms
@@ -73,6 +74,8 @@ class LaMix(Objective):
     Raises:
         ValueError: for beta outside [0, 1].
     """
+
+    papers = (papers.LAMIX,)
 
     beta: float = field(default=0.5, metadata={"help": "LaMix: share of the given labels in the target."})
     detach_target: bool = field(default=False, metadata={"help": "LaMix: stop the gradient through the target."})

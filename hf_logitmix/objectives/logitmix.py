@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hf_logitmix import papers
 from hf_logitmix.criteria import RowLoss
 from hf_logitmix.criteria.base import at_least_float32
 from hf_logitmix.objectives.base import Objective, Term, Terms, clean_term
@@ -107,6 +108,8 @@ class LogitMix(Objective):
     Raises:
         ValueError: for weights, a similarity or a warm-up outside the above.
     """
+
+    papers = (papers.LOGITMIX,)
 
     weights: Sequence[float] = field(
         default=(1.0, 1.0, 1.0), metadata={"help": "Weights of LogitMix's terms: mix cls sim, as three numbers."}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_logitmix import papers
 from hf_logitmix.criteria import RowLoss
 from hf_logitmix.criteria.base import at_least_float32
 from hf_logitmix.objectives.base import Objective, Term, Terms, clean_term
@@ -44,6 +45,8 @@ class MIT(Objective):
     its pair: labels are never mixed. It needs pairs that meet twice with two different lams,
     `hf_logitmix.pairing.MutualPairs`, and a mixing that keeps them, `hf_logitmix.mixing.Linear`.
     """
+
+    papers = (papers.MIT,)
 
     kinds = frozenset[Rows]({"mixed"})
     takes_pairs_apart: ClassVar[bool] = True

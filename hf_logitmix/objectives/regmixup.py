@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hf_logitmix import papers
 from hf_logitmix.criteria import RowLoss
 from hf_logitmix.objectives.base import Objective, Term, Terms, clean_term
 from hf_logitmix.output import MixedOutput, Rows
@@ -28,6 +29,8 @@ class RegMixup(Objective):
     Raises:
         ValueError: for a negative eta.
     """
+
+    papers = (papers.REGMIXUP,)
 
     eta: float = field(default=1.0, metadata={"help": "RegMixup: weight of the mixed rows."})
     kinds = frozenset[Rows]({"both"})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from hf_logitmix import papers
 from hf_logitmix.pairing.base import first_tensor
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.pairing.random_pairs import RandomPairs
@@ -35,6 +36,8 @@ class CMixup(RandomPairs):
     Raises:
         ValueError: for a bandwidth or scale that is not positive, and partners="length", which would be another choice.
     """
+
+    papers = (papers.C_MIXUP,)
 
     bandwidth: float = field(
         default=1.0, metadata={"help": "C-Mixup: width of the kernel, in standard deviations of the labels."}

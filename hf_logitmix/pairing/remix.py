@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from hf_logitmix import papers
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.pairing.random_pairs import RandomPairs
 from hf_logitmix.part import LabelSpec
@@ -52,6 +53,8 @@ class Remix(RandomPairs):
     Raises:
         ValueError: for kappa below 1, tau outside [0, 1], or a ``label_lam``, which Remix chooses itself.
     """
+
+    papers = (papers.REMIX,)
 
     kappa: float = field(default=3.0, metadata={"help": "Remix: how many times more frequent the other class must be."})
     tau: float = field(default=0.5, metadata={"help": "Remix: the lam below which a label is given up."})

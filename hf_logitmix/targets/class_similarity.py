@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hf_logitmix import papers
 from hf_logitmix.modalities import modality_of
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.targets.base import Targets
@@ -66,6 +67,8 @@ class MCEL(Targets):
     Raises:
         ValueError: for eps outside [0, 0.5) or an impossible matrix; before training, for a class without examples.
     """
+
+    papers = (papers.MCEL,)
 
     eps: float = field(
         default=0.2, metadata={"help": "Mass that label smoothing or the MCEL family moves off the label."}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_logitmix import papers
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.targets.base import Targets
 from hf_logitmix.training.training_set import TrainingSet
@@ -42,6 +43,8 @@ class Infogain(Targets):
     Attributes:
         class_counts: number of training examples of each class; None counts them before training starts.
     """
+
+    papers = (papers.CAFFE, papers.MCEL)
 
     class_counts: Sequence[int] | None = field(
         default=None,

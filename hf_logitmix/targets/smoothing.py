@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_logitmix import papers
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.targets.base import Targets
 
@@ -33,6 +34,8 @@ def label_smoothing(num_labels: int, eps: float) -> Tensor:
 @dataclass(frozen=True)
 class LabelSmoothing(Targets):
     """Label smoothing with ``eps`` spread over all K classes; see `label_smoothing`."""
+
+    papers = (papers.LABEL_SMOOTHING,)
 
     eps: float = field(
         default=0.1, metadata={"help": "Mass that label smoothing or the MCEL family moves off the label."}

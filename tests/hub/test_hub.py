@@ -87,10 +87,24 @@ def test_the_source_is_that_of_the_method(method):
     assert "Logit Mixing Training" not in text
 
 
+def test_its_citations_are_bibtex():
+    """Read back by counting braces: each entry closes where it ends, and each field has a value in braces."""
+    text = str(card(method="logitmix_p")).split("## Citation")[1]
+    entries = re.findall(r"```bibtex\n(.*?)\n```", text, flags=re.DOTALL)
+    assert [entry.split("{")[1].split(",")[0] for entry in entries] == ["kim2020puzzle", "bang2022logit"]
+    for entry in entries:
+        first, *fields, last = entry.split("\n")
+        assert re.fullmatch(r"@(inproceedings|misc)\{\w+,", first)
+        assert last == "}"
+        assert entry.count("{") == entry.count("}")
+        names = [re.fullmatch(r"  (\w+) = \{.+\},?", field).group(1) for field in fields]
+        assert names == ["title", "author", "booktitle", "year", "url"]
+
+
 def test_no_settings_and_no_source_leave_no_empty_heading():
     text = str(card(method="vanilla"))
     assert "## Settings" not in text
-    assert "Source of the method" not in text
+    assert "## Citation" not in text
 
 
 @pytest.mark.parametrize("relative", [False, True])
