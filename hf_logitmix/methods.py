@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_logitmix.criteria import Focal
 from hf_logitmix.method import Method
-from hf_logitmix.mixing import CutMix, Linear, PuzzleMix, Switch
+from hf_logitmix.mixing import CutMix, Linear, PuzzleMix, SpanMix, Switch
 from hf_logitmix.objectives import Distillation, LaMix, LogitMix, Mixed, RegMixup
 from hf_logitmix.pairing import Beta, CMixup, Constant, RandomPairs, Remix
 from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing
@@ -24,6 +24,7 @@ _FOCAL = (
 _REGMIXUP = "Pinto et al., Using Mixup as a Regularizer (RegMixup), NeurIPS 2022"
 _REMIX = "Chou et al., Remix: Rebalanced Mixup, ECCV Workshops 2020"
 _C_MIXUP = "Yao et al., C-Mixup: Improving Generalization in Regression, NeurIPS 2022"
+_SSMIX = "Yoon, Kim, Park, SSMix: Saliency-Based Span Mixup for Text Classification, Findings of ACL 2021"
 _SWITCH = "Touvron et al., Training Data-efficient Image Transformers, ICML 2021, as timm's Mixup switches"
 _LAMIX = "Bypassing the Random Input Mixing in Mixup, submitted to ICLR 2021"
 _LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022"
@@ -78,6 +79,7 @@ METHODS: Mapping[str, Method] = _named(
         "remix": Method(Linear(), Mixed(), pairing=Remix(lam=Beta(1.0)), source=_REMIX),
         "c_mixup": Method(Linear(), Mixed(), pairing=CMixup(lam=Beta(2.0)), source=_C_MIXUP),
         "mixup_cutmix": Method(Switch(second_lam=Beta(1.0)), Mixed(), pairing=_beta(0.8), source=_SWITCH),
+        "ssmix": Method(SpanMix(), Mixed(), pairing=RandomPairs(lam=Constant(0.9)), source=_SSMIX),
         "regmixup": Method(
             Linear(),
             RegMixup(),
@@ -118,7 +120,8 @@ def get_method(name: str, **options: Any) -> Method:
     Args:
         name: a key of `METHODS`.
         options: fields of the pairing (``alpha``, ``lam``, ``label_lam``, ``per_example``, ``mix_fraction``, ``prob``,
-            ``off_after``, ``partners``), of the mixing (``level``, ``masks``, ``block_num``, ...), of the objective
+            ``off_after``, ``partners``), of the mixing (``level``, ``masks``, ``block_num``,
+            ``saliency``, ...), of the objective
             (``weights``, ``similarity``, ``warmup``, ``beta``, ``teacher``, ``temperature``, ...), of the criterion, of
             the targets (``eps``, ``class_similarity``, ...), or ``criterion`` and ``targets`` themselves: see
             `Method`. Where two parts share a name it is ``part__name``, such as ``objective__alpha``.

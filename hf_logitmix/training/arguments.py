@@ -111,6 +111,9 @@ class MixTrainingArguments(TrainingArguments):
     second_lam: str | None = field(
         default=None, metadata={"help": "Switch: lam of the second mixing: uniform, half or a number; else the plan's."}
     )
+    saliency: bool | None = field(
+        default=None, metadata={"help": "SSMix: choose spans by their saliency; else they are drawn at random."}
+    )
     eta: float | None = field(default=None, metadata={"help": "RegMixup: weight of the mixed rows."})
     teacher: str | None = field(
         default=None, metadata={"help": "Distillation: local folder or Hub name of the teacher."}
