@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import sys
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch.nn import functional as F
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
+from glue_runs import run_glue
 from helpers.architectures import MODEL_TYPES, NEEDS_OTHER_PACKAGES
 from helpers.data import examples, random_images
+from helpers.launching import TORCHRUN, run_launched
 from helpers.models import tiny_bert, tiny_vit
 from helpers.pages import SENTENCES, text_names
 from helpers.tiny_models import tiny_model
@@ -174,6 +179,16 @@ def test_saliency_that_overflows_counts_as_even(value):
     mixed, true_plan = spanmix(ids, is_word, segments_of(is_word, None), plan, saliency)
     assert mixed.tolist() == [[CLS, 10, 20, 12, SEP], [CLS, 10, 21, 22, SEP]]
     assert true_plan.lam.tolist() == pytest.approx([2 / 3, 2 / 3])
+
+
+@pytest.mark.parametrize("saliency", [True, False])
+def test_no_step_waits_for_the_device(saliency):
+    """Nothing is asked of the numbers: on the meta device there are none."""
+    ids, lam = torch.zeros(4, 9, dtype=torch.long, device="meta"), torch.zeros(3, device="meta")
+    plan, worth = MixPlan(torch.zeros(3, dtype=torch.long, device="meta"), lam), torch.zeros(4, 9, device="meta")
+    segment = segments_of(ids > 3, None)
+    mixed, true_plan = spanmix(ids, ids > 3, segment, plan, worth if saliency else None)
+    assert (mixed.shape, true_plan.lam.shape, true_plan.lam.dtype) == ((3, 9), (3,), torch.float32)
 
 
 def test_random_spans_are_spans_from_everywhere():
@@ -505,6 +520,35 @@ def test_a_compiled_model_trains_alike(tmp_path):
     compiled, again = trained(tmp_path, torch_compile=True, torch_compile_backend="eager")
     torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-4)
     assert again == pytest.approx(lams)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_steps_of_one(tmp_path):
+    """Saliency is found on each by itself, around DistributedDataParallel."""
+    found = []
+    for launcher in (TORCHRUN, [sys.executable]):
+        folder = tmp_path / str(len(launcher))
+        folder.mkdir()
+        run_launched(launcher, "spans", str(folder))
+        found += [json.loads(path.read_text()) for path in sorted(folder.glob("?.json"))]
+    assert len(found) == 3
+    for one in found[:2]:
+        np.testing.assert_allclose(one["weights"], found[2]["weights"], atol=2e-5)
+        assert one["lam_mean"] == pytest.approx(found[2]["lam_mean"], abs=1e-6)
+
+
+def test_the_script_for_glue(start, tmp_path):
+    """With the tokenizer's special tokens, and lam and saliency as options; words go before a model sees them."""
+    argv = [*start, "--method", "ssmix", "--lam", "0.6", "--saliency", "false", "--max_steps", "4"]
+    assert run_glue.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out" / "hf_logitmix.json").read_text())
+    assert record["method"] == "ssmix"
+    assert record["options"]["pairing"]["lam"] == {"type": "Constant", "value": 0.6}
+    assert record["options"]["mixing"] == {"type": "SpanMix", "saliency": False, "special_ids": None}
+    log = json.loads(next((tmp_path / "out").glob("**/trainer_state.json")).read_text())["log_history"]
+    lams = [entry["lam_mean"] for entry in log if "lam_mean" in entry]
+    assert len(lams) == 4
+    assert all(0.6 <= lam < 0.85 for lam in lams)  # of 3 to 5 words one or two go
 
 
 # ---- refusals ---------------------------------------------------------------------------------------------------
