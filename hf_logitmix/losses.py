@@ -14,8 +14,10 @@ from torch import Tensor
 from hf_logitmix.criteria import Focal, RowLoss, criterion_of
 from hf_logitmix.objectives import LogitMix, MixedOutput, total_of
 from hf_logitmix.objectives.lamix import with_soft_label
+from hf_logitmix.objectives.mit import decoupled
 from hf_logitmix.pairing.plan import MixPlan, check_plan
 from hf_logitmix.part import LabelSpec
+from hf_logitmix.ranges import check_all
 
 
 class LogitMixLoss(NamedTuple):
@@ -141,6 +143,44 @@ def lamix_loss(
     check_plan(plan, len(labels))
     local = _row_loss(labels, targets).mixed(logits, labels, plan)
     return with_soft_label(local, logits, soft_label_logits, beta).mean()
+
+
+def mit_loss(
+    mixed_logits_1: Tensor,
+    mixed_logits_2: Tensor,
+    labels: Tensor,
+    plan: MixPlan,
+    *,
+    second_lam: Tensor,
+    targets: Tensor | None = None,
+) -> Tensor:
+    r"""MIT-L's loss (Wang et al., On the Pitfall of Mixup for Uncertainty Calibration, 2023), the mean over pairs of
+
+    .. math:: \tfrac12 H(z_i, T_{y_i}) + \tfrac12 H(z_j, T_{y_j})
+
+    with the logits that `hf_logitmix.objectives.mit.decoupled` recovers from two mixes of the same pair. Keep the two
+    lams well apart: the paper's code takes 1/2 or more.
+
+    Args:
+        mixed_logits_1: FloatTensor[M, K], of the mixes with the plan's lam.
+        mixed_logits_2: FloatTensor[M, K], of those with ``second_lam`` and the same partners.
+        labels: LongTensor[B] class ids, FloatTensor[B] for regression or FloatTensor[B, K] multi-label.
+        plan: partner LongTensor[M] and lam FloatTensor[M].
+        second_lam: FloatTensor[M] in [0, 1], another number than lam in every row.
+        targets: FloatTensor[K, K] or None.
+
+    Returns:
+        a scalar.
+
+    Raises:
+        ValueError: for two lams of one row that are equal, and for labels, lams or a plan out of range.
+    """
+    check_plan(plan, len(labels))
+    check_plan(plan._replace(lam=second_lam), len(labels))
+    check_all(plan.lam != second_lam, "lam and second_lam are equal in a row, so its two mixes are one: pass two.")
+    own, other = decoupled(mixed_logits_1, mixed_logits_2, plan.lam, second_lam)
+    loss = _row_loss(labels, targets)
+    return (loss(own, labels[: len(own)]) + loss(other, labels[plan.partner])).mean() / 2
 
 
 def _row_loss(labels: Tensor, targets: Tensor | None) -> RowLoss:

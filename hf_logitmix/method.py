@@ -89,6 +89,11 @@ class Method:
                 f"criterion={self.criterion} is defined for class ids alone, and targets={self.targets} with "
                 f"{self.objective} are rows: pass another criterion."
             )
+        if self.objective.takes_pairs_apart and not (self.pairing.is_mutual and self.mixing.keeps_lam):
+            raise ValueError(
+                f"{self.objective} takes apart two linear mixes of each pair, and pairing={self.pairing} with "
+                f"mixing={self.mixing} makes others: pass pairing=MutualPairs() and mixing=Linear()."
+            )
         if self.objective.needs_distributions and not self.targets.are_distributions:
             raise ValueError(
                 f"targets={self.targets} have rows that need not sum to 1, and {self.objective} mixes them with "

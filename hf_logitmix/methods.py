@@ -10,8 +10,8 @@ from typing import Any
 from hf_logitmix.criteria import Focal
 from hf_logitmix.method import Method
 from hf_logitmix.mixing import CutMix, Linear, PuzzleMix, SpanMix, Switch
-from hf_logitmix.objectives import Distillation, LaMix, LogitMix, Mixed, RegMixup
-from hf_logitmix.pairing import Beta, CMixup, Constant, RandomPairs, Remix
+from hf_logitmix.objectives import MIT, Distillation, LaMix, LogitMix, Mixed, RegMixup
+from hf_logitmix.pairing import Beta, CMixup, Constant, MutualPairs, RandomPairs, Remix
 from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing
 
 _MIXUP = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
@@ -26,6 +26,7 @@ _REMIX = "Chou et al., Remix: Rebalanced Mixup, ECCV Workshops 2020"
 _C_MIXUP = "Yao et al., C-Mixup: Improving Generalization in Regression, NeurIPS 2022"
 _SSMIX = "Yoon, Kim, Park, SSMix: Saliency-Based Span Mixup for Text Classification, Findings of ACL 2021"
 _SWITCH = "Touvron et al., Training Data-efficient Image Transformers, ICML 2021, as timm's Mixup switches"
+_MIT = "Wang et al., On the Pitfall of Mixup for Uncertainty Calibration, CVPR 2023"
 _LAMIX = "Bypassing the Random Input Mixing in Mixup, submitted to ICLR 2021"
 _LOGITMIX = "Bang, Baek et al., Logit Mixing Training for More Reliable and Accurate Prediction, IJCAI 2022"
 
@@ -86,6 +87,7 @@ METHODS: Mapping[str, Method] = _named(
             pairing=_beta(20.0),
             source=_REGMIXUP,
         ),
+        "mit": Method(Linear(), MIT(), pairing=MutualPairs(lam=Beta(0.5)), source=_MIT),
         "distillation": Method(
             objective=Distillation(), source="Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
         ),

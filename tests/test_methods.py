@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from hf_logitmix import METHODS, Method, get_method, objectives
 from hf_logitmix.criteria import Focal
 from hf_logitmix.mixing import CutMix, Linear, NoMixing, PuzzleMix, SpanMix, Switch
-from hf_logitmix.objectives import Clean, Distillation, LaMix, LogitMix, Mixed, RegMixup
+from hf_logitmix.objectives import MIT, Clean, Distillation, LaMix, LogitMix, Mixed, RegMixup
 from hf_logitmix.pairing import Beta, Constant, RandomPairs, Uniform
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.step import Step
@@ -42,6 +42,7 @@ PUBLISHED = {
     "mixup_cutmix": (Switch, 0.8, None, Mixed, None, None),
     "ssmix": (SpanMix, None, None, Mixed, None, None),
     "regmixup": (Linear, 20.0, "embedding", RegMixup, None, None),
+    "mit": (Linear, 0.5, "embedding", MIT, None, None),
     "distillation": (NoMixing, None, None, Distillation, None, None),
 }
 

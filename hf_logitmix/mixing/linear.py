@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -52,6 +52,8 @@ class Linear(Mixing):
         default=None,
         metadata={"help": "How masks of texts of unequal length meet: soft or union; else what the model takes."},
     )
+
+    keeps_lam: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_level(self.level)

@@ -40,10 +40,12 @@ class Objective(Part):
     Attributes:
         kinds: all that `rows` may ask for in a run.
         needs_distributions: whether targets must be rows that sum to 1.
+        takes_pairs_apart: whether it needs pairs that meet twice, with the lams that were drawn for them.
     """
 
     kinds: frozenset[Rows] = frozenset({"clean"})
     needs_distributions: ClassVar[bool] = False
+    takes_pairs_apart: ClassVar[bool] = False
 
     def rows(self, step: Step) -> Rows:
         """Which rows the forward of this step must make: ``clean``, ``mixed`` or ``both``."""

@@ -3,6 +3,7 @@
 from hf_logitmix.pairing.base import Pairing
 from hf_logitmix.pairing.c_mixup import CMixup
 from hf_logitmix.pairing.distributions import Beta, Constant, Distribution, Uniform
+from hf_logitmix.pairing.mutual_pairs import MutualPairs
 from hf_logitmix.pairing.plan import MixPlan, check_plan, sample_plan
 from hf_logitmix.pairing.random_pairs import RandomPairs
 from hf_logitmix.pairing.remix import Remix
@@ -13,6 +14,7 @@ __all__ = [
     "Constant",
     "Distribution",
     "MixPlan",
+    "MutualPairs",
     "Pairing",
     "RandomPairs",
     "Remix",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,10 +18,12 @@ class Pairing(Part):
     Attributes:
         fraction: the share of the batch that gets a mixed row; below 1 only objectives on both kinds of rows fit.
         off_after: the share of training after which steps train on clean rows alone.
+        is_mutual: whether the partner of a partner is the example itself, with another lam.
     """
 
     fraction: float = 1.0
     off_after: float = 1.0
+    is_mutual: ClassVar[bool] = False
 
     def is_off(self, step: Step) -> bool:
         """Whether this step mixes nothing, so that it trains on the clean rows alone."""

@@ -84,17 +84,21 @@ class RandomPairs(Pairing):
 
     def __call__(self, inputs: Mapping[str, Any], labels: Tensor | None, step: Step) -> MixPlan:
         first, generator = first_tensor(inputs), step.generator("plan")
-        size, device = len(first), first.device
-        order = torch.randperm(size, generator=generator)
-        partner = order.to(device) if self.partners == "any" else self._next_in_length(inputs, order)
-        count = size if self.per_example else 1
-        lam = self.lam.draw(count, generator)
-        label_lam = None if self.label_lam is None else self.label_lam.draw(count, generator)
+        plan, size = self._draw(inputs, len(first), generator), len(first)
         if self.prob < 1 and not torch.rand(1, generator=generator) < self.prob:
-            lam, label_lam = torch.ones(1), None
-        weights = [None if value is None else value.expand(size).contiguous() for value in (lam, label_lam)]
+            plan = plan._replace(lam=torch.ones(size), label_lam=None)
         mixed = math.ceil(self.fraction * size - 1e-9)  # 0.55 * 100 is a little over 55
-        return MixPlan(partner, *weights).first(mixed).to(device)  # type: ignore[arg-type]
+        return plan.first(mixed).to(first.device)
+
+    def _draw(self, inputs: Mapping[str, Any], size: int, generator: torch.Generator) -> MixPlan:
+        """The plan of a whole batch that is mixed."""
+        order = torch.randperm(size, generator=generator)
+        partner = order if self.partners == "any" else self._next_in_length(inputs, order)
+        count = size if self.per_example else 1
+        lam = self.lam.draw(count, generator).expand(size).contiguous()
+        if self.label_lam is None:
+            return MixPlan(partner, lam)
+        return MixPlan(partner, lam, self.label_lam.draw(count, generator).expand(size).contiguous())
 
     def _next_in_length(self, inputs: Mapping[str, Any], order: Tensor) -> Tensor:
         mask = inputs.get("attention_mask")

@@ -21,6 +21,7 @@ from hf_logitmix.step import Step
 from hf_logitmix.targets import LabelSmoothing
 
 CLASSES = LabelSpec(3, "single_label_classification")
+MUTUAL = MixPlan(torch.tensor([2, 3, 0, 1]), torch.tensor([0.3, 0.9, 0.5, 0.7]))
 PLAN = MixPlan(torch.tensor([2, 0, 3, 1]), torch.tensor([0.3, 0.9, 0.5, 0.7]))
 
 
@@ -102,8 +103,9 @@ def test_an_objective_gives_a_number_a_row_and_asks_for_what_it_says(kind, part)
     logits = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     wide = 2 if objective.learned is not None else 1  # a second head's outputs stand beside the classifier's
     clean, mixed = logits.repeat(1, 1, wide)
+    plan = MUTUAL if objective.takes_pairs_apart else PLAN
     for rows in asked | {"clean"}:  # a pairing may be off in any step
-        output = MixedOutput(None if rows == "mixed" else clean, None if rows == "clean" else mixed, PLAN)
+        output = MixedOutput(None if rows == "mixed" else clean, None if rows == "clean" else mixed, plan)
         terms = objective(output, labels, RowLoss(CrossEntropy()), inputs)
         assert terms
         for term in terms.values():
