@@ -46,7 +46,7 @@ def mixed_forward(
         mixing: how; None is linear at the input, that is at the token embeddings, or the pixels.
         rows: ``both`` is one forward over B + M rows; ``mixed`` costs M rows at the embedding (B + M at other levels);
             ``clean`` is an ordinary forward.
-        labels: of the batch, for a mixing that looks at them (PuzzleMix).
+        labels: of the batch, for a mixing that looks at them (PuzzleMix, SpanMix).
         step: where in training this is; None is no training run, with random numbers from torch's global generator.
         criterion: of the loss that such a mixing looks at; None is the one that fits the labels.
         rehearse: before that, try on two rows of the batch whether this model is mixed as it should be; see

@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_logitmix.criteria import Focal
 from hf_logitmix.method import Method
-from hf_logitmix.mixing import CutMix, Linear, PuzzleMix, Switch
+from hf_logitmix.mixing import CutMix, Linear, PuzzleMix, SpanMix, Switch
 from hf_logitmix.objectives import MIT, Distillation, LaMix, LogitMix, Mixed, RegMixup
 from hf_logitmix.pairing import Beta, CMixup, Constant, MutualPairs, RandomPairs, Remix
 from hf_logitmix.targets import GMCEL, MCEL, SGMCEL, Infogain, LabelSmoothing
@@ -51,6 +51,7 @@ METHODS: Mapping[str, Method] = _named(
         "mixup_cutmix": Method(Switch(second_lam=Beta(1.0)), Mixed(), pairing=_beta(0.8)),
         "regmixup": Method(Linear(), RegMixup(), pairing=_beta(20.0)),
         "mit": Method(Linear(), MIT(), pairing=MutualPairs(lam=Beta(0.5))),
+        "ssmix": Method(SpanMix(), Mixed(), pairing=RandomPairs(lam=Constant(0.9))),
         "distillation": Method(objective=Distillation()),
     }
 )
@@ -83,7 +84,8 @@ def get_method(name: str, **options: Any) -> Method:
     Args:
         name: a key of `METHODS`.
         options: fields of the pairing (``alpha``, ``lam``, ``label_lam``, ``per_example``, ``mix_fraction``, ``prob``,
-            ``off_after``, ``partners``), of the mixing (``level``, ``masks``, ``block_num``, ...), of the objective
+            ``off_after``, ``partners``), of the mixing (``level``, ``masks``, ``block_num``,
+            ``saliency``, ...), of the objective
             (``weights``, ``similarity``, ``warmup``, ``beta``, ``teacher``, ``temperature``, ...), of the criterion, of
             the targets (``eps``, ``class_similarity``, ...), or ``criterion`` and ``targets`` themselves: see
             `Method`. Where two parts share a name it is ``part__name``, such as ``objective__alpha``.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+SPECIAL_TOKENS = "special_tokens_mask"  # of a batch: tells a mixing which tokens are special, and no model reads it
 _POSITIONS = re.compile(r"(^|\.)(position_embeddings|embed_positions|positions_embed|wpe)$")
 
 
@@ -116,8 +117,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def call(model: nn.Module, inputs: Mapping[str, Any], rows: int) -> Tensor:
-    """The logits of a model, from whatever it returns; they must have as many rows as the batch that went in."""
-    output = model(**inputs)
+    """The logits of a model, from whatever it returns; they must have as many rows as the batch that went in.
+
+    It is not shown a ``special_tokens_mask``, which is there for a mixing to read.
+    """
+    output = model(**{name: value for name, value in inputs.items() if name != SPECIAL_TOKENS})
     logits: Any
     if isinstance(output, Tensor):
         logits = output

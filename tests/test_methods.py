@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from hf_logitmix import METHODS, Method, get_method, objectives
 from hf_logitmix.criteria import Focal
-from hf_logitmix.mixing import CutMix, Linear, NoMixing, PuzzleMix, Switch
+from hf_logitmix.mixing import CutMix, Linear, NoMixing, PuzzleMix, SpanMix, Switch
 from hf_logitmix.objectives import MIT, Clean, Distillation, LaMix, LogitMix, Mixed, RegMixup
 from hf_logitmix.pairing import Beta, Constant, RandomPairs, Uniform
 from hf_logitmix.part import LabelSpec
@@ -40,6 +40,7 @@ PUBLISHED = {
     "remix": (Linear, 1.0, "embedding", Mixed, None, None),
     "c_mixup": (Linear, 2.0, "embedding", Mixed, None, None),
     "mixup_cutmix": (Switch, 0.8, None, Mixed, None, None),
+    "ssmix": (SpanMix, None, None, Mixed, None, None),
     "regmixup": (Linear, 20.0, "embedding", RegMixup, None, None),
     "mit": (Linear, 0.5, "embedding", MIT, None, None),
     "distillation": (NoMixing, None, None, Distillation, None, None),
@@ -83,6 +84,8 @@ def test_defaults_of_lamix_and_puzzlemix_are_the_published_ones():
 
 def test_defaults_of_the_other_rows_are_the_published_ones():
     focal, remix, switch, regmixup = (get_method(name) for name in ("focal", "remix", "mixup_cutmix", "regmixup"))
+    ssmix = get_method("ssmix")
+    assert (ssmix.pairing, ssmix.mixing) == (RandomPairs(lam=Constant(0.9)), SpanMix(saliency=True))
     assert focal.criterion == Focal(gamma=3.0)
     assert (remix.pairing.kappa, remix.pairing.tau) == (3.0, 0.5)
     assert (switch.mixing.switch_prob, switch.mixing.second_lam) == (0.5, Beta(1.0))
@@ -153,6 +156,9 @@ def test_options_reach_their_part_and_leave_the_table_alone():
         ("c_mixup", {"partners": "length"}, "partners must be 'any', got 'length'"),
         ("mixup_cutmix", {"switch_prob": 1.1}, "switch_prob must be in .* got 1.1"),
         ("mixup_cutmix", {"second_lam": 2}, "second_lam must be .* got 2"),
+        ("ssmix", {"special_ids": "[SEP]"}, "special_ids must be ids of tokens, .* got '\\[SEP\\]'"),
+        ("ssmix", {"special_ids": (101, -1)}, "special_ids must be ids of tokens"),
+        ("ssmix", {"alpha": 1.0}, "alpha is not an option of this method: it has lam"),
         ("regmixup", {"eta": -1}, "eta must be a number >= 0, got -1"),
         ("vanilla", {"class_weights": "even"}, "class_weights must be 'balanced' or .* got 'even'"),
         ("vanilla", {"class_weights": (1, -1, 1)}, "class_weights must be 'balanced' or"),

@@ -23,10 +23,12 @@ class Mixing(Part):
     Attributes:
         mixes: False where nothing is mixed: then only objectives on clean rows fit.
         reads: kinds of input that it can mix, keys of `hf_logitmix.modalities.KINDS`.
+        gives_partner_at_0: whether a row whose true lam is 0 is the partner in all that the model reads of it.
         keeps_lam: whether the lam of the plan is what it mixes with.
     """
 
     mixes: ClassVar[bool] = True
+    gives_partner_at_0: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = tuple(KINDS)
     keeps_lam: ClassVar[bool] = False
 

@@ -54,7 +54,7 @@ def saliency_of(
         if len(watched) != 1:
             raise ValueError(
                 f"{name_of(model)} looks up its words in {len(watched)} tables, and saliency is defined for one: "
-                "pass a method without saliency."
+                "pass saliency=False, or a method without it."
             )
         config = getattr(unwrap(model), "config", None)
         own = logits[:, : getattr(config, "num_labels", None)]  # a second head's outputs may stand beside them

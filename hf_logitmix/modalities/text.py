@@ -27,6 +27,34 @@ from hf_logitmix.output import MixedOutput, Rows, split
 from hf_logitmix.pairing.plan import MixPlan
 
 
+def ids_of(inputs: Mapping[str, Any]) -> tuple[str, Tensor]:
+    """The ids of the tokens of a batch, LongTensor[B, L], and under which name the model reads them.
+
+    Raises:
+        ValueError: for a batch without ids, such as one of ``inputs_embeds``.
+    """
+    for name in ("input_ids", "inputs"):
+        if isinstance(inputs.get(name), Tensor):
+            return name, inputs[name]
+    raise ValueError(f"inputs hold no `input_ids`, only {', '.join(inputs)}: mixing text needs the ids of its tokens.")
+
+
+def on_mixed_ids(model: nn.Module, inputs: Mapping[str, Any], mixed: Tensor, plan: MixPlan, rows: Rows) -> MixedOutput:
+    """The model on ids [M, L] that are mixed already, after the clean rows if ``rows`` is ``both``.
+
+    All else of a mixed row (attention mask, token types) is the example's own.
+    """
+    (name, ids), count = ids_of(inputs), len(mixed)
+    per_row = {
+        key: value for key, value in inputs.items() if isinstance(value, Tensor) and value.shape[:1] == ids.shape[:1]
+    }
+    second = {**inputs, **{key: value[:count] for key, value in per_row.items()}, name: mixed}
+    if rows == "mixed":
+        return MixedOutput(None, call(model, second, count), plan)
+    both = {**inputs, **{key: torch.cat([value, second[key]]) for key, value in per_row.items()}}
+    return split(call(model, both, len(ids) + count), len(ids), plan)
+
+
 def longer_of_pair(inputs: Mapping[str, Any], plan: MixPlan) -> Tensor:
     """For each pair the index of the longer example, the example itself where they are equal. LongTensor[M].
 
@@ -178,10 +206,7 @@ def _has_padding(mask: Any) -> bool:
 
 
 def _ids(inputs: Mapping[str, Any]) -> Tensor:
-    for name in ("input_ids", "inputs"):
-        if isinstance(inputs.get(name), Tensor):
-            return inputs[name]
-    raise ValueError(f"inputs hold no `input_ids`, only {', '.join(inputs)}: mixing text needs the ids of its tokens.")
+    return ids_of(inputs)[1]
 
 
 def _batch_size(inputs: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from hf_logitmix.models import classifier_of, evaluating, first_of, head_modules, unwrap
+from hf_logitmix.models import call, classifier_of, evaluating, first_of, head_modules, unwrap
 
 
 def pooled_features(
@@ -49,7 +49,7 @@ def pooled_features(
         with evaluating(model):
             for batch in tqdm(batches, "class similarity", total, disable=not shows_progress):
                 seen.clear()
-                model(**batch)
+                call(model, batch, len(next(iter(batch.values()))))
                 if not seen:
                     raise ValueError(
                         f"{type(model).__name__} does not call its classifier, so what it reads is not known: pass "

@@ -115,6 +115,9 @@ class MixTrainingArguments(TrainingArguments):
     lam_margin: float | None = field(
         default=None, metadata={"help": "MIT: how far apart the two lams of a pair are at least."}
     )
+    saliency: bool | None = field(
+        default=None, metadata={"help": "SSMix: choose spans by their saliency; else they are drawn at random."}
+    )
     teacher: str | None = field(
         default=None, metadata={"help": "Distillation: local folder or Hub name of the teacher."}
     )

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         _in_training: MethodInTraining | None
         _record: dict[str, Any] | None
         _resumed_from: Path | None
+
+        @property
+        def method_in_training(self) -> MethodInTraining: ...
 else:
     _Base = object
 
@@ -56,7 +59,8 @@ class RehearsalMixin(_Base):
             logger.warning("FSDP and DeepSpeed cut up the model, so the mixing is not tried before training.")
             self._begin_masks(is_tried=False)
             return
-        mixing, criterion, kinds = self.method.mixing, self.method.criterion, self.method.objective.kinds - {"clean"}
+        mixing, criterion = self.method_in_training.mixing, self.method.criterion
+        kinds = self.method.objective.kinds - {"clean"}
         if self._masks_are_settled:  # by the checkpoint that is gone on from: not to be tried again
             mixing = replace(mixing, masks="union")  # type: ignore[type-var]
         self._end_masks([rehearse(model, inputs, mixing, rows, labels, criterion) for rows in sorted(kinds)])

@@ -17,7 +17,7 @@ from hf_logitmix.hub.provenance import ProvenanceMixin
 from hf_logitmix.hub.pushing import PushMixin
 from hf_logitmix.method import Method, MethodInTraining
 from hf_logitmix.methods import as_method
-from hf_logitmix.models import unwrap
+from hf_logitmix.models import SPECIAL_TOKENS, unwrap
 from hf_logitmix.objectives import Terms, total_of
 from hf_logitmix.output import MixedOutput
 from hf_logitmix.step import Step
@@ -164,8 +164,8 @@ class MixTrainerMixin(
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         columns: list[str] | None = self._signature_columns
-        if columns is not None and "sample_weight" not in columns:
-            columns.append("sample_weight")  # the loss reads it, not the model
+        if columns is not None:  # what the loss or the mixing reads, and not the model
+            columns += [name for name in ("sample_weight", SPECIAL_TOKENS) if name not in columns]
 
     def _next_step(self) -> Step:
         """Where training stands, for the next micro-batch."""
@@ -246,12 +246,14 @@ class MixTrainerMixin(
             folder=Path(str(self.args.output_dir)),
             resumed_from=self._resumed_from,
             shows_progress=self.is_world_process_zero() and not self.args.disable_tqdm,
+            processing_class=self.processing_class,
         )
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         inputs = dict(inputs)
         take_plan(inputs)  # a MixCollator serves evaluation too
         inputs.pop("sample_weight", None)  # evaluation counts every example alike
+        inputs.pop(SPECIAL_TOKENS, None)
         if isinstance(labels := inputs.get("labels"), Tensor):
             checks.note_multi_label(self.model, labels)
             num_labels, problem_type = checks.label_spec(self.model)

@@ -30,6 +30,7 @@ class TrainingSet:
         folder: of the run, where what is found here is kept; None keeps nothing.
         resumed_from: the checkpoint that the run goes on from, so that the model is not as it was loaded; or None.
         shows_progress: whether long work shows a progress bar.
+        processing_class: the Trainer's: a tokenizer, or a processor that holds one.
     """
 
     dataset: Any
@@ -39,6 +40,16 @@ class TrainingSet:
     folder: Path | None = None
     resumed_from: Path | None = None
     shows_progress: bool = True
+    processing_class: Any = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the Trainer or of the collator, which may be wrapped; None where neither has one."""
+        collator: Any = self.collator
+        while (inner := getattr(collator, "collator", getattr(collator, "data_collator", None))) is not None:
+            collator = inner  # of a MixCollator, or of transformers' RemoveColumnsCollator
+        known = (self.processing_class, *(getattr(one, "tokenizer", None) for one in (self.processing_class, collator)))
+        return next((one for one in known if hasattr(one, "all_special_ids")), None)
 
     @property
     def can_be_looked_at(self) -> bool:

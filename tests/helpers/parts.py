@@ -64,7 +64,11 @@ def training_set(kind: str, model: nn.Module) -> TrainingSet:
 def needs(kind: str) -> dict[str, dict[str, Any]]:
     """By their names, the arguments that parts cannot do without."""
     rows = torch.tensor([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0], [0.3, 0.3, 0.4]])
-    return {"Distillation": {"teacher": teacher_of(kind)}, "TargetMatrix": {"rows": rows}}
+    return {
+        "Distillation": {"teacher": teacher_of(kind)},
+        "TargetMatrix": {"rows": rows},
+        "SpanMix": {"special_ids": (0,)},  # the padding of `helpers.data.examples`, which have no other
+    }
 
 
 def classes_of(choice: str) -> list[type[Part]]:
@@ -98,5 +102,7 @@ def method_of(name: str) -> tuple[str, Method]:
     """A kind of input and a method of the table, ready for it."""
     method = METHODS[name]
     kind = kind_of(method)
-    given = needs(kind).get(type(method.objective).__name__, {})
+    given: dict[str, Any] = {}
+    for part in (method.mixing, method.objective):
+        given |= needs(kind).get(type(part).__name__, {})
     return kind, method.with_options(**given) if given else method

@@ -84,7 +84,7 @@ def train(folder: str, method: str, workers: int, place: str = "", slow: bool = 
         gradient_accumulation_steps=2,
         dataloader_num_workers=workers,
     )
-    options = {"teacher": tiny_bert(seed=1)} if method == "distillation" else {}
+    options = {"distillation": {"teacher": tiny_bert(seed=1)}, "ssmix": {"special_ids": (0,)}}.get(method, {})
     model, data = {
         "text": lambda: (tiny_bert(dropout=0.1), examples(22)),
         "images": lambda: (tiny_vit(), random_images(22)),
