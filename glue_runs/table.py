@@ -120,10 +120,11 @@ def _published(run: dict[str, Any]) -> str:
 
 def cost_of(members: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
     """Time of a step of each run over that of the vanilla run with the same seed, where there is one."""
-    same = [key for key in _SAME if key not in ("method_name", "method")] + ["seed"]
+    same = [key for key in _SAME if key not in ("method_name", "method", "settings")] + ["seed"]
 
     def name(run: dict[str, Any]) -> str:
-        return str([run.get(key) for key in same])
+        settings = {key: value for key, value in run.get("settings", {}).items() if key != "masks"}  # of mixing alone
+        return str([*(run.get(key) for key in same), settings])
 
     speed = "train_steps_per_second"
     vanilla = {name(run): run.get(speed) for run in runs if run["method_name"] == "vanilla"}
