@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import DataCollatorWithPadding, DefaultDataCollator, default_data_collator
 
 from hf_logitmix.models import longest_input, under_peft_model, unwrap, vocabulary
-from hf_logitmix.training.checks import as_numbers, check_labels, label_column, label_spec
+from hf_logitmix.training.checks import as_numbers, check_known_labels, label_column, label_spec
 from hf_logitmix.training.collator import MixCollator
 from hf_logitmix.training.other_libraries import why_no_labels
 
@@ -71,13 +71,17 @@ def check_range(name: str, data: Any, model: nn.Module, collator: Any) -> None:
     labels = None if _pads(collator) is None else label_column(data)
     if labels is None or not len(labels):
         return
-    num_labels, problem_type = label_spec(model)
     if (labels == -1).all():
         raise ValueError(
             f"{name}: every label is -1, as in a test split without labels: leave the column out, "
             f"{name}.remove_columns('label') of a datasets.Dataset."
         )
-    check_labels(labels, num_labels, problem_type, name)
+    check_known_labels(labels, model, name)
+
+
+def keeps_labels(collator: Any) -> bool:
+    """Whether a collator is one of transformers, which makes labels of a batch of those of its examples."""
+    return _pads(collator) is not None
 
 
 def check_form(name: str, data: Any) -> None:
@@ -157,7 +161,7 @@ def _check_labels(name: str, data: Any, columns: list[str], model: nn.Module) ->
     column = next((label for label in _LABELS if label in columns), None)
     if column is None or (isinstance(data, datasets.Dataset) and _are_integers(data, column)):
         return
-    num_labels, problem_type = label_spec(model)
+    num_labels, problem_type, _ = label_spec(model)
     values = data.with_format(None)[column][:] if isinstance(data, datasets.Dataset) else [row[column] for row in data]
     for number, value in enumerate(values):
         of = f"{name}: label {value!r} of example {number}"
@@ -171,8 +175,8 @@ def _check_labels(name: str, data: Any, columns: list[str], model: nn.Module) ->
             raise ValueError(f"{of} is a text: pass {how}.")
         if isinstance(value, (list, tuple)) and (len(value) not in (1, num_labels) or isinstance(value[0], str)):
             raise ValueError(
-                f"{of} is a list and the model has num_labels={num_labels}: pass one class id, or for several classes "
-                f"at once a row of {num_labels} zeros and ones."
+                f"{of} is a list and the model has num_labels={num_labels}: pass one class id, a row of {num_labels} "
+                f"probabilities, or for several classes at once a row of {num_labels} zeros and ones."
             )
     numbers = as_numbers(values)
     has_ids = problem_type == "single_label_classification" and numbers is not None and numbers.ndim == 1
