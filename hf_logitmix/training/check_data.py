@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import DataCollatorWithPadding, DefaultDataCollator, default_data_collator
 
@@ -57,6 +57,7 @@ def check_dataset(
         _check_columns(name, columns, model)
     if isinstance(data, datasets.IterableDataset):
         return
+    _check_rows_of_tensors(name, data, columns, pads)
     _check_labels(name, data, columns, model)
     if "input_ids" in columns and len(data):
         _check_tokens(name, data, model, pads)
@@ -153,6 +154,20 @@ def _check_columns(name: str, columns: list[str], model: nn.Module) -> None:
         raise ValueError(
             f"{name} has the columns {', '.join(columns)} and none that {type(base).__name__} reads ({main}, ...): "
             f"{how}."
+        )
+
+
+def _check_rows_of_tensors(name: str, data: Any, columns: list[str], pads: bool) -> None:
+    """Refuse tensors of several numbers as labels where the collators of transformers do not take them."""
+    column = next((label for label in _LABELS if label in columns), None)
+    first = data[0] if column is not None and len(data) else {}
+    if not isinstance(first.get(column), Tensor) or first[column].ndim == 0:
+        return
+    if (column == "label" and not pads) or (pads and not isinstance(first.get("input_ids"), Tensor)):
+        raise ValueError(
+            f"{name}: `{column}` of an example is a tensor of {len(first[column])} numbers, which this collator of "
+            "transformers does not take: pass lists of numbers, as its tolist() gives them, or in a column `labels` "
+            "tensors beside input_ids that are tensors too."
         )
 
 
