@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hf_logitmix.models import unwrap
 
-TOLERANCE = 1e-3  # of the sum of a row, which half precision rounds
+TOLERANCE = 5e-3  # of the sum of a row, which half precision rounds
 _NEARLY = 0.05  # of a sum, up to which rows look like probabilities that were rounded
 _FIXES = (
     "set problem_type='single_label_classification' in the model's config (or soft_labels=True in "

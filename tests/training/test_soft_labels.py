@@ -346,7 +346,9 @@ def test_multi_hot_rows_stay_multi_label(tmp_path, caplog):
 
 def test_a_model_that_is_made_for_each_run_is_told_that_rows_are_multi_label(tmp_path):
     rows = with_labels(data_without_types(8), torch.tensor([[1.0, 0.0, 1.0]] * 8))
-    trainer = MixTrainer(None, arguments(tmp_path), model_init=lambda: tiny_bert(), train_dataset=rows, method="vanilla")
+    trainer = MixTrainer(
+        None, arguments(tmp_path), model_init=lambda: tiny_bert(), train_dataset=rows, method="vanilla"
+    )
     trainer.train()
     assert trainer.model.config.problem_type == MULTI
 
@@ -354,7 +356,7 @@ def test_a_model_that_is_made_for_each_run_is_told_that_rows_are_multi_label(tmp
 def test_rows_of_a_batch_that_no_criterion_of_classes_takes_are_refused(tmp_path):
     """Multi-hot rows that are seen in a batch first, with a criterion of classes."""
     rows = with_labels(data_without_types(8), torch.tensor([[1.0, 0.0, 1.0]] * 8))
-    with pytest.raises(ValueError, match="criterion=Focal.* this is multi_label_classification"):
+    with pytest.raises(ValueError, match=r"criterion=Focal.* this is multi_label_classification"):
         run(tmp_path, Lazy(rows), get_method("mixup", criterion="focal"), tiny_bert())
 
 
@@ -383,7 +385,7 @@ def test_a_loop_of_ones_own_goes_by_the_model():
     with pytest.raises(ValueError, match=UNCLEAR):
         ready(open_model, inputs, labels, step)
     focal = get_method("vanilla", criterion="focal").setup(training_set("text", open_model))
-    with pytest.raises(ValueError, match="criterion=Focal.* is for classes, and labels are rows that are not said"):
+    with pytest.raises(ValueError, match=r"criterion=Focal.* is for classes, and labels are rows that are not said"):
         focal(open_model, inputs, torch.ones(4, 3), step)
 
 
@@ -403,22 +405,22 @@ def test_rows_that_are_no_probabilities_are_refused(tmp_path, row, message):
     labels = soft_rows(8)
     labels[2] = torch.tensor(row)
     bad, good = with_labels(data_without_types(8), labels), soft_data(8)
-    with pytest.raises(ValueError, match=f"train_dataset: .*{message}"):
+    with pytest.raises(ValueError, match=rf"train_dataset: .*{message}"):
         MixTrainer(soft_bert(), arguments(tmp_path), train_dataset=bad)
-    with pytest.raises(ValueError, match=f"eval_dataset: .*{message}"):
+    with pytest.raises(ValueError, match=rf"eval_dataset: .*{message}"):
         MixTrainer(soft_bert(), arguments(tmp_path), train_dataset=good, eval_dataset=bad)
     trainer = MixTrainer(soft_bert(), arguments(tmp_path), train_dataset=good)
-    with pytest.raises(ValueError, match=f"test_dataset: .*{message}"):
+    with pytest.raises(ValueError, match=rf"test_dataset: .*{message}"):
         trainer.predict(bad)
-    with pytest.raises(ValueError, match=f"labels: .*{message}"):
+    with pytest.raises(ValueError, match=rf"labels: .*{message}"):
         trainer.evaluate(Lazy(bad))
-    with pytest.raises(ValueError, match=f"labels: .*{message}"):
+    with pytest.raises(ValueError, match=rf"labels: .*{message}"):
         run(tmp_path, Lazy(bad))
 
 
 def test_rows_of_another_number_of_classes_are_refused(tmp_path):
     rows = with_labels(data_without_types(8), torch.full((8, 4), 0.25))
-    with pytest.raises(ValueError, match="train_dataset: labels have 4 numbers an example and .*num_labels=3"):
+    with pytest.raises(ValueError, match=r"train_dataset: labels have 4 numbers an example and .*num_labels=3"):
         MixTrainer(soft_bert(), arguments(tmp_path), train_dataset=rows)
     with pytest.raises(ValueError, match=r"shape \(8, 4\) and .*num_labels=3: pass .*rows of 3 probabilities"):
         run(tmp_path, Lazy(rows))
@@ -430,12 +432,12 @@ def test_rows_of_another_number_of_classes_are_refused(tmp_path):
 @pytest.mark.parametrize("wrap", [list, Lazy])
 def test_a_criterion_for_class_ids_is_refused(tmp_path, wrap):
     method = get_method("mixup", criterion="dual_focal")
-    with pytest.raises(ValueError, match="criterion=DualFocal.* for class ids alone, and these labels are rows of prob"):
+    with pytest.raises(
+        ValueError, match=r"criterion=DualFocal.* for class ids alone, and these labels are rows of prob"
+    ):
         run(tmp_path, wrap(soft_data(8)), method)
-    with pytest.raises(ValueError, match="criterion=DualFocal.* for class ids alone"):
-        args = arguments(tmp_path, MixTrainingArguments, soft_labels=True)
-        trainer = MixTrainer(tiny_bert(), args, method=method, train_dataset=wrap(soft_data(8)))
-        trainer.train()
+    with pytest.raises(ValueError, match=r"criterion=DualFocal.* for class ids alone"):
+        run(tmp_path, wrap(soft_data(8)), method, tiny_bert(), soft_labels=True)
 
 
 def test_c_mixup_is_for_regression(tmp_path):
