@@ -10,6 +10,8 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+from hf_logitmix.soft_labels import classes_of
+
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 METRICS: dict[str, Metric] = {
@@ -199,6 +201,6 @@ def get_task(name: str) -> Task:
 
 
 def task_metrics(task: Task, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """The task's own metrics from logits [N, K], or [N, 1] for regression."""
+    """The task's own metrics from logits [N, K], or [N, 1] for regression; of soft labels, of their arg max."""
     predictions = logits[:, 0] if task.is_regression else logits.argmax(1)
-    return {name: METRICS[name](labels, predictions) for name in task.metrics}
+    return {name: METRICS[name](classes_of(labels), predictions) for name in task.metrics}

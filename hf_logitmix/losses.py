@@ -38,6 +38,7 @@ def logitmix_loss(
     weights: Sequence[float] = (1.0, 1.0, 1.0),
     similarity: str = "mse",
     targets: Tensor | None = None,
+    soft_labels: bool = False,
 ) -> LogitMixLoss:
     r"""LogitMix (IJCAI 2022).
 
@@ -52,60 +53,73 @@ def logitmix_loss(
     Args:
         logits: FloatTensor[B, K] of the clean batch.
         mixed_logits: FloatTensor[M, K] of the mixed batch; M is the length of the plan, usually B.
-        labels: LongTensor[B] class ids, FloatTensor[B] for regression (K = 1) or FloatTensor[B, K] multi-label.
+        labels: LongTensor[B] class ids, FloatTensor[B] for regression (K = 1), FloatTensor[B, K] multi-label or soft.
         plan: partner LongTensor[M] and lam FloatTensor[M].
         weights: of mix, cls and sim.
         similarity: ``mse``, ``l2`` (the poster), ``mse_logsoftmax`` or ``mse_softmax``.
         targets: FloatTensor[K, K], a row a class; None is one-hot.
+        soft_labels: whether labels are FloatTensor[B, K] rows of probabilities of classes, which sum to 1.
 
     Raises:
-        ValueError: for impossible weights, an unknown similarity, targets without class ids, and labels or a plan out
-            of range.
+        ValueError: for impossible weights, an unknown similarity, targets without classes, and labels or a plan out of
+            range.
     """
     check_plan(plan, len(logits))
     objective = LogitMix(weights=weights, similarity=similarity)
-    kind = "other" if labels.is_floating_point() else "single_label_classification"
+    kind = "single_label_classification" if soft_labels or not labels.is_floating_point() else "other"
     objective.check(None, LabelSpec(logits.shape[-1], kind))
-    terms = objective(MixedOutput(logits, mixed_logits, plan), labels, _row_loss(labels, targets), {})
+    terms = objective(MixedOutput(logits, mixed_logits, plan), labels, _row_loss(labels, targets, soft_labels), {})
     return LogitMixLoss(total_of(terms), **{name: term.rows.mean() for name, term in terms.items()})
 
 
 def mixed_cross_entropy(
-    mixed_logits: Tensor, labels: Tensor, plan: MixPlan, *, targets: Tensor | None = None
+    mixed_logits: Tensor,
+    labels: Tensor,
+    plan: MixPlan,
+    *,
+    targets: Tensor | None = None,
+    soft_labels: bool = False,
 ) -> Tensor:
     r"""Mixup's loss, the mean over the batch of :math:`\lambda H(\tilde z, T_y) + (1-\lambda) H(\tilde z, T_{y_\pi})`.
 
     Args:
-        mixed_logits: FloatTensor[M, K]; labels, plan and targets as in `logitmix_loss`.
+        mixed_logits: FloatTensor[M, K]; labels, plan, targets and soft_labels as in `logitmix_loss`.
 
     Returns:
         a scalar.
 
     Raises:
-        ValueError: for targets without class ids, and labels or a plan out of range.
+        ValueError: for targets without classes, and labels or a plan out of range.
     """
     check_plan(plan, len(labels))
-    return _row_loss(labels, targets).mixed(mixed_logits, labels, plan).mean()
+    return _row_loss(labels, targets, soft_labels).mixed(mixed_logits, labels, plan).mean()
 
 
-def focal_loss(logits: Tensor, labels: Tensor, *, gamma: float | str = 3.0, targets: Tensor | None = None) -> Tensor:
+def focal_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    gamma: float | str = 3.0,
+    targets: Tensor | None = None,
+    soft_labels: bool = False,
+) -> Tensor:
     r"""Focal loss, the mean over the batch of :math:`-\sum_k T_{yk} (1 - p_k)^\gamma \log p_k`; see `Focal`.
 
     Args:
         logits: FloatTensor[B, K].
-        labels: LongTensor[B] class ids.
+        labels: LongTensor[B] class ids, or FloatTensor[B, K] soft labels.
         gamma: >= 0, or ``"sd53"``: 5 where the class has p < 0.2, else 3.
         targets: FloatTensor[K, K], a row a class; None is one-hot.
+        soft_labels: as in `logitmix_loss`.
 
     Returns:
         a scalar.
 
     Raises:
-        ValueError: for any other gamma, and for labels that are no class ids 0..K-1.
+        ValueError: for any other gamma, and for labels that are neither class ids 0..K-1 nor said to be soft.
     """
-    if labels.is_floating_point():
-        raise ValueError(f"focal_loss is for class ids, LongTensor[B], and the labels are {labels.dtype}.")
-    return RowLoss(Focal(gamma), targets)(logits, labels).mean()
+    _check_classes("focal_loss", labels, soft_labels)
+    return RowLoss(Focal(gamma), targets, soft_labels=soft_labels)(logits, labels).mean()
 
 
 def lamix_loss(
@@ -116,6 +130,7 @@ def lamix_loss(
     *,
     beta: float = 0.5,
     targets: Tensor | None = None,
+    soft_labels: bool = False,
 ) -> Tensor:
     r"""LaMix's loss (Bypassing the Random Input Mixing in Mixup, 2021, equations 7 to 11), the mean over the batch of
 
@@ -126,10 +141,11 @@ def lamix_loss(
     Args:
         logits: z, FloatTensor[M, K], of the mean of two inputs; of the originals with a plan of themselves.
         soft_label_logits: t, FloatTensor[M, K], the second head's outputs; None where beta is 1.
-        labels: LongTensor[B] class ids.
+        labels: LongTensor[B] class ids, or FloatTensor[B, K] soft labels.
         plan: partner LongTensor[M] and lam FloatTensor[M], here the weight of the own label.
         beta: share of the given labels in the target.
         targets: FloatTensor[K, K] or None.
+        soft_labels: as in `logitmix_loss`.
 
     Returns:
         a scalar.
@@ -140,8 +156,9 @@ def lamix_loss(
     """
     if not 0 <= beta <= 1:
         raise ValueError(f"beta={beta} is outside [0, 1]: it is the share of the given labels in the target.")
+    _check_classes("lamix_loss", labels, soft_labels)
     check_plan(plan, len(labels))
-    local = _row_loss(labels, targets).mixed(logits, labels, plan)
+    local = _row_loss(labels, targets, soft_labels).mixed(logits, labels, plan)
     return with_soft_label(local, logits, soft_label_logits, beta).mean()
 
 
@@ -153,6 +170,7 @@ def mit_loss(
     *,
     second_lam: Tensor,
     targets: Tensor | None = None,
+    soft_labels: bool = False,
 ) -> Tensor:
     r"""MIT-L's loss (Wang et al., On the Pitfall of Mixup for Uncertainty Calibration, 2023), the mean over pairs of
 
@@ -168,6 +186,7 @@ def mit_loss(
         plan: partner LongTensor[M] and lam FloatTensor[M].
         second_lam: FloatTensor[M] in [0, 1], another number than lam in every row.
         targets: FloatTensor[K, K] or None.
+        soft_labels: whether FloatTensor[B, K] labels are rows of probabilities, not multi-label.
 
     Returns:
         a scalar.
@@ -179,9 +198,17 @@ def mit_loss(
     check_plan(plan._replace(lam=second_lam), len(labels))
     check_all(plan.lam != second_lam, "lam and second_lam are equal in a row, so its two mixes are one: pass two.")
     own, other = decoupled(mixed_logits_1, mixed_logits_2, plan.lam, second_lam)
-    loss = _row_loss(labels, targets)
+    loss = _row_loss(labels, targets, soft_labels)
     return (loss(own, labels[: len(own)]) + loss(other, labels[plan.partner])).mean() / 2
 
 
-def _row_loss(labels: Tensor, targets: Tensor | None) -> RowLoss:
-    return RowLoss(criterion_of(labels), targets)
+def _check_classes(name: str, labels: Tensor, soft_labels: bool) -> None:
+    if labels.is_floating_point() and not soft_labels:
+        raise ValueError(
+            f"{name} is for class ids, LongTensor[B], and the labels are {labels.dtype}: pass soft_labels=True if they "
+            "are rows of probabilities, FloatTensor[B, K]."
+        )
+
+
+def _row_loss(labels: Tensor, targets: Tensor | None, soft_labels: bool) -> RowLoss:
+    return RowLoss(criterion_of(labels, soft_labels), targets, soft_labels=soft_labels)

@@ -22,6 +22,7 @@ from hf_logitmix.pairing import MixPlan, Pairing, RandomPairs
 from hf_logitmix.pairing.plan import unmixed
 from hf_logitmix.papers import Paper
 from hf_logitmix.part import LabelSpec, Part
+from hf_logitmix.soft_labels import are_soft
 from hf_logitmix.step import Step
 from hf_logitmix.targets import OneHot, Targets, as_targets
 from hf_logitmix.training.training_set import TrainingSet
@@ -258,7 +259,8 @@ class MethodInTraining:
         Args:
             model: as for `mixed_forward`.
             inputs: the batch, without labels.
-            labels: LongTensor[B] class ids, FloatTensor[B] for regression or FloatTensor[B, K] multi-label.
+            labels: LongTensor[B] class ids, FloatTensor[B] for regression, or FloatTensor[B, K]: soft labels where
+                the model's ``config.problem_type`` is ``single_label_classification``, else multi-label.
             step: where in training this is.
             plan: of the batch, if it is drawn already.
             sample_weight: FloatTensor[B], what the loss of each example is multiplied by, besides its class's weight.
@@ -274,12 +276,13 @@ class MethodInTraining:
             )
         if plan is None:
             plan = unmixed(labels) if rows == "clean" else self.pairing(inputs, labels, step)
-        criterion = self.criterion or criterion_of(labels)
+        soft = are_soft(model, labels)
+        criterion = self.criterion or criterion_of(labels, soft)
         output = mixed_forward(
             model, inputs, plan, mixing=self.mixing, rows=rows, labels=labels, step=step, criterion=criterion
         )
         if output.mixed_logits is not None:
             output = output._replace(plan=self.pairing.relabel(output.plan, labels))
         weights = weights_of(labels, self.class_weights, sample_weight)
-        loss = RowLoss(criterion, self.targets.matrix(self.num_labels), weights)
+        loss = RowLoss(criterion, self.targets.matrix(self.num_labels), weights, soft)
         return {**self.objective(output, labels, loss, inputs), **self.targets.penalty()}, output

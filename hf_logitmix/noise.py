@@ -39,7 +39,7 @@ def noisy_labels(labels: Any, num_labels: int, rate: float, kind: str = "uniform
     if num_labels < 2:
         raise ValueError(f"num_labels={num_labels}: label noise needs at least two classes.")
     if not np.issubdtype(clean.dtype, np.integer) or ((clean < 0) | (clean >= num_labels)).any():
-        raise ValueError(f"labels must be integers in 0..{num_labels - 1}: label noise is for classes.")
+        raise ValueError(f"labels must be integers in 0..{num_labels - 1}: label noise is for class ids.")
     clean = clean.astype(np.int64)
     generator, noisy = np.random.default_rng(seed), clean.copy()
     if kind == "uniform":

@@ -20,10 +20,12 @@ class LabelSpec(NamedTuple):
         num_labels: K, the number of its outputs.
         problem_type: by the names of transformers: ``single_label_classification``, ``multi_label_classification`` or
             ``regression``.
+        soft: whether the label of an example is a row of K probabilities of classes, as far as that is known.
     """
 
     num_labels: int
     problem_type: str
+    soft: bool = False
 
 
 class Part:

@@ -13,10 +13,11 @@ from hf_logitmix.ranges import check_range
 
 
 def weights_of(labels: Tensor, class_weights: Tensor | None, sample_weight: Tensor | None) -> Tensor | None:
-    """FloatTensor[B], the product of the two weights of each example; None where both are None.
+    r"""FloatTensor[B], the product of the two weights of each example; None where both are None.
 
     Args:
-        labels: of the batch, class ids where there are class weights.
+        labels: of the batch; where there are class weights class ids, or soft labels r, whose weight is
+            :math:`\sum_k r_k w_k`.
         class_weights: FloatTensor[K].
         sample_weight: FloatTensor[B].
 
@@ -31,7 +32,8 @@ def weights_of(labels: Tensor, class_weights: Tensor | None, sample_weight: Tens
         check_range(sample_weight, 0, largest, "sample_weight", "pass a finite number >= 0")
     if class_weights is None:
         return sample_weight
-    of_class = class_weights.to(labels.device, non_blocking=True)[labels]
+    class_weights = class_weights.to(labels.device, non_blocking=True)
+    of_class = (labels * class_weights).sum(1) if labels.is_floating_point() else class_weights[labels]
     return of_class if sample_weight is None else of_class * sample_weight
 
 
@@ -51,7 +53,7 @@ def balanced(counts: Tensor) -> list[float]:
     """
     if not counts.all():
         raise ValueError(f"class_weights='balanced' needs an example of every class, got counts {counts.tolist()}.")
-    return [int(counts.sum()) / (len(counts) * count) for count in counts.tolist()]
+    return [counts.sum().item() / (len(counts) * count) for count in counts.tolist()]
 
 
 def as_class_weights(given: Any) -> tuple[float, ...] | str | None:

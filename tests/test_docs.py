@@ -99,10 +99,10 @@ def test_python_blocks_of_other_pages_run(page, tmp_path, monkeypatch):
     assert (tmp_path / "reliability.png").exists() == (page == "calibration")
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_blocks_of_the_page_on_training_run(number, tmp_path):
     blocks = blocks_of((DOCS / "training.md").read_text(), "python")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = text_names(tmp_path, num_labels=2)
     exec(compile(blocks[number], "docs/training.md", "exec"), names)
     before = names["model"].classifier.weight.clone()

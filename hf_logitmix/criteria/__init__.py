@@ -52,8 +52,8 @@ def as_criterion(given: Criterion | str | None) -> Criterion | None:
     raise ValueError(f"criterion must be a Criterion or one of {', '.join(CRITERIA)}, got {given!r}.")
 
 
-def criterion_of(labels: Tensor) -> Criterion:
-    """The criterion that fits a kind of labels.
+def criterion_of(labels: Tensor, soft_labels: bool = False) -> Criterion:
+    """The criterion that fits a kind of labels; rows of floats are multi-label unless they are said to be soft labels.
 
     ===================== ==================== ======================
     labels                meaning              criterion
@@ -61,8 +61,9 @@ def criterion_of(labels: Tensor) -> Criterion:
     LongTensor[B]         class ids            `CrossEntropy`
     FloatTensor[B]        regression, K = 1    `Squared`
     FloatTensor[B, K]     multi-label          `BinaryCrossEntropy`
+    FloatTensor[B, K]     ``soft_labels``      `CrossEntropy`
     ===================== ==================== ======================
     """
-    if not labels.is_floating_point():
+    if soft_labels or not labels.is_floating_point():
         return CrossEntropy()
     return Squared() if labels.dim() == 1 else BinaryCrossEntropy()

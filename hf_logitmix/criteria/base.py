@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.part import LabelSpec, Part
 from hf_logitmix.ranges import check_range
+from hf_logitmix.soft_labels import check_distributions
 
 
 class Criterion(Part):
@@ -27,11 +28,16 @@ class Criterion(Part):
     takes_rows: ClassVar[bool] = True
 
     def check(self, model: Any, labels: LabelSpec) -> None:
-        """Raise ValueError where the criterion is undefined for this kind of head."""
+        """Raise ValueError where the criterion is undefined for this kind of head or of labels."""
         if labels.problem_type not in self.problem_types:
             raise ValueError(
                 f"criterion={self} is for {' and '.join(self.problem_types)}, and this is {labels.problem_type}: leave "
                 "criterion out, which takes the one that fits the labels."
+            )
+        if labels.soft and not self.takes_rows:
+            raise ValueError(
+                f"criterion={self} is defined for class ids alone, and these labels are rows of probabilities: pass "
+                "another criterion."
             )
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -50,13 +56,16 @@ class RowLoss:
 
     Attributes:
         criterion: how far a row of logits is from a target.
-        matrix: FloatTensor[K, K] whose row ``y`` stands for class ``y``; None is one-hot. Only for class ids.
+        matrix: FloatTensor[K, K] whose row ``y`` stands for class ``y``; None is one-hot. Only for classes.
         weights: FloatTensor[B], what the loss of each example of the batch is multiplied by; None is 1.
+        soft_labels: whether FloatTensor[B, K] labels are rows r of probabilities of classes, whose target is ``r T``;
+            else they are multi-label.
     """
 
     criterion: Criterion
     matrix: Tensor | None = None
     weights: Tensor | None = None
+    soft_labels: bool = False
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         r"""The loss :math:`w_i\, d(z_i, T_{y_i})` of each row of a batch against its own label, FloatTensor[B].
@@ -66,11 +75,12 @@ class RowLoss:
 
         Args:
             logits: FloatTensor[B, K].
-            labels: LongTensor[B] class ids, FloatTensor[B] for regression or FloatTensor[B, K] multi-label.
+            labels: LongTensor[B] class ids, FloatTensor[B] for regression, or FloatTensor[B, K], which is soft labels
+                or multi-label as ``soft_labels`` says.
 
         Raises:
-            ValueError: for a matrix with real-valued or multi-hot labels, for shapes that do not fit, and for class
-                ids outside 0..K-1 that are not on a GPU.
+            ValueError: for a matrix with real-valued or multi-hot labels, for shapes that do not fit, and, where they
+                are not on a GPU, for class ids outside 0..K-1 and soft labels that do not sum to 1.
         """
         rows = self._rows(logits, labels)
         return rows if self.weights is None else self.weights.to(rows) * rows
@@ -78,7 +88,8 @@ class RowLoss:
     def mixed(self, mixed_logits: Tensor, labels: Tensor, plan: MixPlan) -> Tensor:
         r"""The loss of each mixed row against its mixed label, FloatTensor[M].
 
-        For classes :math:`\lambda w_i\, d(\tilde z, T_y) + (1-\lambda) w_\pi\, d(\tilde z, T_{y_\pi})`; regression and
+        For classes :math:`\lambda w_i\, d(\tilde z, T_y) + (1-\lambda) w_\pi\, d(\tilde z, T_{y_\pi})`, which of soft
+        labels and cross-entropy is that of the mixed row :math:`\lambda r_i + (1-\lambda) r_\pi`; regression and
         multi-label mix the label and the weight, :math:`\lambda y + (1-\lambda) y_\pi` (Zhang et al., mixup, 2018). Lam
         is the plan's ``label_lam`` where it has one.
 
@@ -90,7 +101,7 @@ class RowLoss:
         mixed_logits = at_least_float32(mixed_logits)
         lam = plan.weight_of_label.to(mixed_logits)
         own, other = labels[: len(plan.partner)], labels[plan.partner]
-        if labels.is_floating_point():
+        if labels.is_floating_point() and not self.soft_labels:
             share = lam.reshape(-1, *[1] * (labels.dim() - 1))
             rows = self._rows(mixed_logits, share * own + (1 - share) * other)
             weights = self.weights_of(plan)
@@ -113,8 +124,16 @@ class RowLoss:
         matrix = None if self.matrix is None else self.matrix.to(logits.device, logits.dtype)
         if matrix is not None and matrix.shape != (num_labels, num_labels):
             raise ValueError(f"targets of shape {tuple(matrix.shape)} do not fit {num_labels} classes: pass [K, K].")
+        if self.soft_labels:
+            return self.criterion(logits, _soft_targets(labels, logits, matrix))
         if labels.is_floating_point():
             labels = labels.to(logits.dtype)
+            if labels.dim() == 2 and "multi_label_classification" not in self.criterion.problem_types:
+                raise ValueError(
+                    f"criterion={self.criterion} is for classes, and labels are rows that are not said to be "
+                    "probabilities of them: set problem_type='single_label_classification' in the model's config "
+                    "(soft_labels=True of a plain function) if they are."
+                )
             if matrix is not None:
                 raise ValueError(
                     "targets are rows for class ids: they are undefined for regression and multi-label labels."
@@ -123,7 +142,7 @@ class RowLoss:
         if labels.dim() != 1 or len(labels) != len(logits):
             raise ValueError(
                 f"class ids of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: pass [B] "
-                "integers, or floats of shape [B, K] for multi-label."
+                "integers, or floats of shape [B, K] for multi-label and soft labels."
             )
         labels = labels.long()
         if not labels.is_cuda:
@@ -131,6 +150,21 @@ class RowLoss:
         if matrix is None:
             return self.criterion(logits, labels)
         return self.criterion(logits, F.embedding(labels, matrix))  # a lookup that knows no index from the end
+
+
+def _soft_targets(labels: Tensor, logits: Tensor, matrix: Tensor | None) -> Tensor:
+    """The targets r T of soft labels r, FloatTensor[B, K]."""
+    if not labels.is_floating_point() or labels.shape != logits.shape:
+        raise ValueError(
+            f"soft labels are {labels.dtype} of shape {tuple(labels.shape)} and logits of shape {tuple(logits.shape)}: "
+            "pass floats of shape [B, K]."
+        )
+    labels = labels.to(logits.dtype)
+    check_distributions(labels)
+    if matrix is None:
+        return labels
+    with torch.autocast(logits.device.type, enabled=False):  # which would multiply in half precision
+        return labels @ matrix
 
 
 def check_gamma(gamma: object, wanted: str) -> float:
@@ -152,7 +186,8 @@ def only_class_ids(criterion: Criterion, target: Tensor) -> None:
     """Raise ValueError for rows of targets, where a criterion is defined for class ids alone."""
     if target.is_floating_point():
         raise ValueError(
-            f"criterion={criterion} is defined for class ids alone: leave targets out, or pass another criterion."
+            f"criterion={criterion} is defined for class ids alone, and these targets are rows: leave targets and soft "
+            "labels out, or pass another criterion."
         )
 
 

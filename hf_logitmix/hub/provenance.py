@@ -27,11 +27,20 @@ from hf_logitmix.method import Method
 from hf_logitmix.methods import METHODS
 from hf_logitmix.modalities.masks import Masks
 from hf_logitmix.models import public_name
+from hf_logitmix.part import LabelSpec
+from hf_logitmix.soft_labels import problem_type_of
 from hf_logitmix.training.checks import label_column
 from hf_logitmix.training.training_set import TrainingSet
 
 if TYPE_CHECKING:
-    _Base = Trainer
+
+    class _Base(Trainer):
+        """What the mixin is put in front of, with what else it asks of it."""
+
+        model: nn.Module
+
+        @property
+        def label_spec(self) -> LabelSpec: ...
 else:
     _Base = object
 
@@ -51,7 +60,12 @@ class ProvenanceMixin(_Base):
     def _new_record(self) -> dict[str, Any]:
         """The method as it is asked for, before anything is found in the data, and the data."""
         data = None if self.train_dataset is None else data_record(self._training_set())
-        return {**method_record(self.method), "train_dataset": data, "versions": versions()}
+        return {
+            **method_record(self.method),
+            "train_dataset": data,
+            "problem_type": problem_type_of(self.model),
+            "versions": versions(),
+        }
 
     def _check_resumed(self, checkpoint: Path) -> None:
         """Refuse to go on from a checkpoint that was trained with another method or options, or on other data.
@@ -74,7 +88,8 @@ class ProvenanceMixin(_Base):
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
-            record = {**(self._record or self._new_record()), "steps": self.state.global_step}
+            told = {"problem_type": self.label_spec.problem_type, "soft_labels": self.label_spec.soft}
+            record = {**(self._record or self._new_record()), **told, "steps": self.state.global_step}
             (folder / FILE_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         super().save_model(output_dir, _internal_call)
 
@@ -158,6 +173,9 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
         ]
     weights = [record.get("class_weights") for record in (saved, own)]
     found += [f"class_weights was {weights[0]} and is {weights[1]}"] if weights[0] != weights[1] else []
+    problems = [record.get("problem_type") for record in (saved, own)]  # None: left open, or an older record
+    if None not in problems and problems[0] != problems[1]:
+        found.append(f"problem_type was {problems[0]} and is {problems[1]}")
     if found and saved["method"] != own["method"]:
         found.insert(0, f"method was {saved['method']} and is {own['method']}")
     was, now = saved["train_dataset"] or {}, own["train_dataset"] or {}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hf_logitmix.criteria import Criterion, RowLoss, criterion_of
 from hf_logitmix.modalities import modality_of
 from hf_logitmix.models import call, evaluation_mode, name_of, unwrap
+from hf_logitmix.soft_labels import are_soft
 
 _SCALE = 1024
 
@@ -58,7 +59,8 @@ def saliency_of(
             )
         config = getattr(unwrap(model), "config", None)
         own = logits[:, : getattr(config, "num_labels", None)]  # a second head's outputs may stand beside them
-        loss = RowLoss(criterion or criterion_of(labels))(own, labels).sum()
+        soft = are_soft(model, labels)
+        loss = RowLoss(criterion or criterion_of(labels, soft), soft_labels=soft)(own, labels).sum()
         # the scale, which cancels, keeps gradients of confident examples above half precision's smallest number
         scale = _SCALE if logits.dtype == torch.float16 else 1
         (gradient,) = torch.autograd.grad(scale * loss, watched[0], retain_graph=keeps_graph)

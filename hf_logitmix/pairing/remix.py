@@ -13,6 +13,7 @@ from hf_logitmix import papers
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.pairing.random_pairs import RandomPairs
 from hf_logitmix.part import LabelSpec
+from hf_logitmix.soft_labels import check_distributions, classes_of
 from hf_logitmix.step import Step
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def remix_label_lam(lam: Tensor, own: Tensor, partner: Tensor, kappa: float, tau
 class Remix(RandomPairs):
     """Random pairs whose label goes to the rarer class where the counts are far apart; see `remix_label_lam`.
 
+    The class of a soft label is the one with most mass, and the count of a class its mass in all of them.
+
     Attributes:
         kappa: how many times more frequent the other class must be; the paper takes 3.
         tau: below which lam the label is given up; the paper takes 0.5.
@@ -58,7 +61,7 @@ class Remix(RandomPairs):
 
     kappa: float = field(default=3.0, metadata={"help": "Remix: how many times more frequent the other class must be."})
     tau: float = field(default=0.5, metadata={"help": "Remix: the lam below which a label is given up."})
-    class_counts: tuple[int, ...] | None = field(
+    class_counts: tuple[float, ...] | None = field(
         default=None,
         metadata={"help": "Training examples of each class; else they are counted.", "command_line": False},
     )
@@ -89,7 +92,9 @@ class Remix(RandomPairs):
             missing = "the labels of the batch" if labels is None else "the class counts: call setup() first"
             raise ValueError(f"Remix needs {missing}.")
         if labels.is_floating_point():
-            raise ValueError("Remix is defined for class ids, and these labels are rows: pass RandomPairs().")
-        counts = torch.tensor(self.class_counts).to(labels.device, non_blocking=True)[labels]
+            if labels.dim() != 2:
+                raise ValueError("Remix is defined for class ids and soft labels, and these are numbers: pass 'mixup'.")
+            check_distributions(labels)
+        counts = torch.tensor(self.class_counts).to(labels.device, non_blocking=True)[classes_of(labels)]
         own, partner = counts[: len(plan.lam)], counts[plan.partner]
         return plan._replace(label_lam=remix_label_lam(plan.lam, own, partner, self.kappa, self.tau))

@@ -135,6 +135,13 @@ class MixTrainingArguments(TrainingArguments):
     )
     # end of the options
 
+    soft_labels: bool = field(
+        default=False,
+        metadata={
+            "help": "Labels are rows of probabilities of the classes, one number a class: sets the model's "
+            "problem_type to single_label_classification."
+        },
+    )
     rehearse: bool = field(
         default=True,
         metadata={"help": "Before the first step, try on two rows whether this model is mixed as it should be."},
@@ -160,6 +167,6 @@ class MixTrainingArguments(TrainingArguments):
 METHOD_OPTIONS = tuple(
     f.name
     for f in fields(MixTrainingArguments)
-    if f.name not in {"method", "rehearse", *(own.name for own in fields(TrainingArguments))}
+    if f.name not in {"method", "soft_labels", "rehearse", *(own.name for own in fields(TrainingArguments))}
 )
 _OF_NUMBERS = {f.name: "list" in str(f.type) for f in fields(MixTrainingArguments)}

@@ -10,12 +10,12 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import DataCollatorWithPadding, DefaultDataCollator, default_data_collator
 
 from hf_logitmix.models import longest_input, under_peft_model, unwrap, vocabulary
-from hf_logitmix.training.checks import as_numbers, check_labels, label_column, label_spec
+from hf_logitmix.training.checks import as_numbers, check_known_labels, label_column, label_spec
 from hf_logitmix.training.collator import MixCollator
 from hf_logitmix.training.other_libraries import why_no_labels
 
@@ -57,6 +57,7 @@ def check_dataset(
         _check_columns(name, columns, model)
     if isinstance(data, datasets.IterableDataset):
         return
+    _check_rows_of_tensors(name, data, columns, pads)
     _check_labels(name, data, columns, model)
     if "input_ids" in columns and len(data):
         _check_tokens(name, data, model, pads)
@@ -71,13 +72,17 @@ def check_range(name: str, data: Any, model: nn.Module, collator: Any) -> None:
     labels = None if _pads(collator) is None else label_column(data)
     if labels is None or not len(labels):
         return
-    num_labels, problem_type = label_spec(model)
     if (labels == -1).all():
         raise ValueError(
             f"{name}: every label is -1, as in a test split without labels: leave the column out, "
             f"{name}.remove_columns('label') of a datasets.Dataset."
         )
-    check_labels(labels, num_labels, problem_type, name)
+    check_known_labels(labels, model, name)
+
+
+def keeps_labels(collator: Any) -> bool:
+    """Whether a collator is one of transformers, which makes labels of a batch of those of its examples."""
+    return _pads(collator) is not None
 
 
 def check_form(name: str, data: Any) -> None:
@@ -152,12 +157,26 @@ def _check_columns(name: str, columns: list[str], model: nn.Module) -> None:
         )
 
 
+def _check_rows_of_tensors(name: str, data: Any, columns: list[str], pads: bool) -> None:
+    """Refuse tensors of several numbers as labels where the collators of transformers do not take them."""
+    column = next((label for label in _LABELS if label in columns), None)
+    first = data[0] if column is not None and len(data) else {}
+    if not isinstance(first.get(column), Tensor) or first[column].ndim == 0:
+        return
+    if (column == "label" and not pads) or (pads and not isinstance(first.get("input_ids"), Tensor)):
+        raise ValueError(
+            f"{name}: `{column}` of an example is a tensor of {len(first[column])} numbers, which this collator of "
+            "transformers does not take: pass lists of numbers, as its tolist() gives them, or in a column `labels` "
+            "tensors beside input_ids that are tensors too."
+        )
+
+
 def _check_labels(name: str, data: Any, columns: list[str], model: nn.Module) -> None:
     """Refuse texts, None, lists that are no multi-hot rows, and class ids with a fraction."""
     column = next((label for label in _LABELS if label in columns), None)
     if column is None or (isinstance(data, datasets.Dataset) and _are_integers(data, column)):
         return
-    num_labels, problem_type = label_spec(model)
+    num_labels, problem_type, _ = label_spec(model)
     values = data.with_format(None)[column][:] if isinstance(data, datasets.Dataset) else [row[column] for row in data]
     for number, value in enumerate(values):
         of = f"{name}: label {value!r} of example {number}"
@@ -171,8 +190,8 @@ def _check_labels(name: str, data: Any, columns: list[str], model: nn.Module) ->
             raise ValueError(f"{of} is a text: pass {how}.")
         if isinstance(value, (list, tuple)) and (len(value) not in (1, num_labels) or isinstance(value[0], str)):
             raise ValueError(
-                f"{of} is a list and the model has num_labels={num_labels}: pass one class id, or for several classes "
-                f"at once a row of {num_labels} zeros and ones."
+                f"{of} is a list and the model has num_labels={num_labels}: pass one class id, a row of {num_labels} "
+                f"probabilities, or for several classes at once a row of {num_labels} zeros and ones."
             )
     numbers = as_numbers(values)
     has_ids = problem_type == "single_label_classification" and numbers is not None and numbers.ndim == 1

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from hf_logitmix.training.check_data import check_dataset, check_range
+from hf_logitmix.training.check_data import check_dataset, check_range, keeps_labels
 
 if TYPE_CHECKING:
 
@@ -43,6 +43,10 @@ class CheckedDataMixin(_Base):
         self._check("test_dataset", test_dataset)
         check_range("test_dataset", test_dataset, self.model, self.data_collator)
         return super().get_test_dataloader(test_dataset)
+
+    def _keeps_labels(self) -> bool:
+        """Whether the labels of a batch are those of its examples, which no collator of the user's has changed."""
+        return keeps_labels(self.data_collator)
 
     def _check(self, name: str, data: Any, **options: bool) -> None:
         check_dataset(name, data, self.model, self.data_collator, **options)

@@ -158,6 +158,7 @@ class Run:
             results["train_grad_clipped"] = clipped
         per_device = self.trainer._train_batch_size  # auto_find_batch_size may have lowered it
         results["settings"]["batch_size"] = per_device * args.world_size * args.gradient_accumulation_steps
+        results["settings"]["soft_labels"] = self.trainer.label_spec.soft
         if (masks := getattr(self.trainer.method.mixing, "masks", None)) is not None:
             results["settings"]["masks"] = masks  # found before the first step
         self._keep_learned_targets()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from transformers import EarlyStoppingCallback, Trainer
 
+from hf_logitmix.soft_labels import classes_of
+
 HELD_OUT = "held out of train"
 
 
@@ -12,7 +14,7 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Numbers of a random part in which every class keeps its share as nearly as possible, and at least one example.
 
     Args:
-        labels: [N] class ids.
+        labels: [N] class ids, or [N, K] soft labels, of which the class with most mass counts.
         count: size of the part.
         seed: the same seed gives the same part.
 
@@ -22,6 +24,7 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     Raises:
         ValueError: for a count below the number of classes or above the number of examples.
     """
+    labels = classes_of(labels)
     classes, sizes = np.unique(labels, return_counts=True)
     if not len(classes) <= count <= len(labels):
         raise ValueError(
@@ -45,7 +48,8 @@ def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
     """Split training examples into those that train and those that choose a checkpoint.
 
     Args:
-        labels: [N] class ids, of which every class keeps its share in both parts; of a regression any numbers.
+        labels: [N] class ids or [N, K] soft labels, of which every class keeps its share in both parts; of a regression
+            any numbers.
         share: of the examples that is held out, in (0, 1).
         seed: the same seed holds out the same examples.
 
@@ -57,6 +61,7 @@ def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
     """
     if not 0 < share < 1:
         raise ValueError(f"val_split={share} is outside (0, 1): pass the share of the training examples, such as 0.1.")
+    labels = classes_of(labels)
     groups = labels if np.issubdtype(labels.dtype, np.integer) else np.zeros(len(labels), np.int64)
     classes, count = np.unique(groups), round(share * len(labels))
     held = stratified(groups, count, seed) if len(classes) <= count <= len(labels) else np.arange(0)

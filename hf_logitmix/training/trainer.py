@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
+from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.hub.provenance import ProvenanceMixin
 from hf_logitmix.hub.pushing import PushMixin
 from hf_logitmix.method import Method, MethodInTraining
@@ -20,6 +22,8 @@ from hf_logitmix.methods import as_method
 from hf_logitmix.models import SPECIAL_TOKENS, unwrap
 from hf_logitmix.objectives import Terms, total_of
 from hf_logitmix.output import MixedOutput
+from hf_logitmix.part import LabelSpec
+from hf_logitmix.soft_labels import are_soft, problem_type_of
 from hf_logitmix.step import Step
 from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training import checks, other_libraries
@@ -103,6 +107,7 @@ class MixTrainerMixin(
         self.add_callback(_LossMustBeAsked(self))
         self._in_training: MethodInTraining | None = None
         self._made_for: tuple[Any, ...] = ()
+        self._are_soft = False
         self._has_own_optimizer = self.optimizer is not None
         checks.check_launch(self.args)
         other_libraries.check_class(type(self.model))  # of a model_init
@@ -111,8 +116,7 @@ class MixTrainerMixin(
         checks.check_head(self.model)
         if isinstance(self.data_collator, MixCollator):
             checks.check_plan_in_batch(self.args, is_dispatched=False)
-        self._check_data()
-        self._labels_are_checked = checks.check_datasets(self.train_dataset, self.eval_dataset, self.model)
+        self._check_labels()
         self._resolve_method()
 
     def _resolve_method(self) -> None:
@@ -131,7 +135,31 @@ class MixTrainerMixin(
         if smoothing:
             method = method.with_options(targets=LabelSmoothing(smoothing))
         self.method = method
-        method.check(self.model, checks.label_spec(self.model))
+        method.check(self.model, self.label_spec)
+
+    @property
+    def label_spec(self) -> LabelSpec:
+        """What the labels of the training set are; ``soft`` as far as the set or its batches have shown."""
+        return checks.label_spec(self.model)._replace(soft=self._are_soft)
+
+    def _check_labels(self) -> None:
+        """The labels of the datasets that the Trainer was made with, and what the model is told of them."""
+        self._expect_soft_labels()
+        self._labels_are_open = problem_type_of(self.model) is None
+        self._check_data()
+        found = checks.check_datasets(self.train_dataset, self.eval_dataset, self.model, self._keeps_labels())
+        self._labels_are_checked = found is not None
+        if found is not None:
+            self._note_soft(found.soft)
+
+    def _expect_soft_labels(self) -> None:
+        if getattr(self.args, "soft_labels", False):
+            checks.expect_soft_labels(self.model)
+
+    def _note_soft(self, are_soft: bool) -> None:
+        if not are_soft and getattr(self.args, "soft_labels", False):
+            raise ValueError("soft_labels=True, and train_dataset has one class id an example: leave it out.")
+        self._are_soft = are_soft
 
     # ---- training ----------------------------------------------------------------------------------------------
 
@@ -145,6 +173,8 @@ class MixTrainerMixin(
         inputs = dict(inputs)
         plan = take_plan(inputs)
         if not model.training:
+            if isinstance(labels := inputs.get("labels"), Tensor) and are_soft(self.model, labels):
+                return _evaluated_on_rows(model, inputs, return_outputs)
             return super().compute_loss(model, inputs, return_outputs=return_outputs)
         if plan is not None:
             dispatched = isinstance(self.callback_handler.train_dataloader, DataLoaderDispatcher)
@@ -187,12 +217,17 @@ class MixTrainerMixin(
         if inputs.get("labels") is None:
             names, advice = ", ".join(inputs), other_libraries.why_no_labels(inputs)
             raise ValueError(f"the batch holds no `labels`, only {names}: {advice}.")
-        if not self._labels_are_checked:
-            checks.note_multi_label(self.model, inputs["labels"])
-        num_labels, problem_type = checks.label_spec(self.model)
-        labels = checks.as_labels(inputs.pop("labels"), num_labels, problem_type)
+        given = inputs.pop("labels")
+        if not self._labels_are_checked and self._labels_are_open:
+            checks.refuse_unclear_batch(self.model, given)
+        is_new = checks.note_multi_label(self.model, given)
+        num_labels, problem_type, was_soft = self.label_spec
+        labels = checks.as_labels(given, num_labels, problem_type)
         if not self._labels_are_checked:
             checks.check_labels(labels.cpu().numpy(), num_labels, problem_type)
+            self._note_soft(checks.is_soft(labels, problem_type))
+        if is_new or self._are_soft != was_soft:
+            self.method.check(self.model, self.label_spec)  # again, now that it is known what they are
         return labels
 
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
@@ -213,6 +248,7 @@ class MixTrainerMixin(
 
     def _set_up_method(self) -> None:
         """Find and make what the method needs of the data and the model, unless a call of `train` before this did."""
+        self._expect_soft_labels()
         self._resolve_method()  # again, because the arguments may have been changed, as by a hyperparameter search
         self._record = self._new_record()
         wanted = (self._record, _Same(self._method_given), _Same(self.model), _Same(self.train_dataset))
@@ -241,7 +277,7 @@ class MixTrainerMixin(
         return TrainingSet(
             dataset=data,
             model=self.model,
-            num_labels=checks.label_spec(self.model).num_labels,
+            num_labels=self.label_spec.num_labels,
             collator=collator,
             folder=Path(str(self.args.output_dir)),
             resumed_from=self._resumed_from,
@@ -255,10 +291,14 @@ class MixTrainerMixin(
         inputs.pop("sample_weight", None)  # evaluation counts every example alike
         inputs.pop(SPECIAL_TOKENS, None)
         if isinstance(labels := inputs.get("labels"), Tensor):
+            if self._labels_are_open:
+                checks.refuse_unclear_batch(self.model, labels)
             checks.note_multi_label(self.model, labels)
-            num_labels, problem_type = checks.label_spec(self.model)
-            if problem_type == "multi_label_classification" or labels.dtype == torch.bool:
-                inputs["labels"] = checks.as_labels(labels, num_labels, problem_type)
+            num_labels, problem_type, _ = checks.label_spec(self.model)
+            are_rows = problem_type == "multi_label_classification" or checks.is_soft(labels, problem_type)
+            if are_rows or labels.dtype == torch.bool:
+                labels = inputs["labels"] = checks.as_labels(labels, num_labels, problem_type)
+                checks.check_labels(labels.cpu().numpy(), num_labels, problem_type)
         config = getattr(unwrap(self.model), "config", None)
         before = getattr(config, "problem_type", None)
         try:
@@ -274,6 +314,16 @@ class MixTrainer(MixTrainerMixin, Trainer):
     Example:
         >>> trainer = MixTrainer(model=model, args=args, method="logitmix", train_dataset=data)  # doctest: +SKIP
     """
+
+
+def _evaluated_on_rows(model: nn.Module, inputs: dict[str, Any], return_outputs: bool) -> Any:
+    """The cross-entropy with soft labels, for which the models of transformers have no loss, as they give theirs."""
+    labels = inputs.pop("labels")
+    outputs = model(**inputs)
+    logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+    loss = RowLoss(CrossEntropy(), soft_labels=True)(logits, labels).mean()
+    outputs = outputs if isinstance(outputs, Mapping) else (loss, *outputs)
+    return (loss, outputs) if return_outputs else loss
 
 
 @dataclass(frozen=True)

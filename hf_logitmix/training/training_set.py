@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset
 
 from hf_logitmix.digest import digest
 from hf_logitmix.pairing.plan import MixPlan
+from hf_logitmix.soft_labels import classes_of
 from hf_logitmix.training.checks import check_labels, label_column
 
 
@@ -58,11 +59,15 @@ class TrainingSet:
         return not is_streamed and hasattr(self.dataset, "__len__")
 
     def labels(self) -> np.ndarray:
-        """The class of each example, [N] integers.
+        """The class of each example, [N] integers; of soft labels the one with most mass.
 
         Raises:
             ValueError: for a dataset without a length or without labels, and for labels outside 0..K-1.
         """
+        return classes_of(self._labels()).astype(np.int64)
+
+    def _labels(self) -> np.ndarray:
+        """Class ids [N], or soft labels [N, K]."""
         labels = label_column(self.dataset)
         if labels is None:
             if not self.can_be_looked_at:
@@ -76,9 +81,10 @@ class TrainingSet:
                     "train_dataset has neither `labels` nor `label` in its rows, so its classes cannot be looked at: "
                     "rename the column, or pass class_counts (infogain) or class_similarity (mcel)."
                 )
-            labels = np.asarray([int(self.dataset[index][names[0]]) for index in range(len(self.dataset))])
+            labels = np.asarray([np.asarray(self.dataset[index][names[0]]) for index in range(len(self.dataset))])
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         check_labels(labels, self.num_labels, "single_label_classification", "train_dataset")
-        return labels.astype(np.int64).reshape(-1)
+        return labels
 
     def numbers(self) -> np.ndarray:
         """The label of each example of a regression, [N] floats.
@@ -92,8 +98,11 @@ class TrainingSet:
         return labels.astype(float).reshape(-1)
 
     def class_counts(self) -> Tensor:
-        """Number of examples of each class, LongTensor[K]; raises as `labels`."""
-        return torch.from_numpy(np.bincount(self.labels(), minlength=self.num_labels))
+        """Number of examples of each class, LongTensor[K], of soft labels their sum, [K] floats; raises as `labels`."""
+        labels = self._labels()
+        if labels.ndim == 2:
+            return torch.from_numpy(labels.sum(0, dtype=np.float64))
+        return torch.from_numpy(np.bincount(labels.astype(np.int64), minlength=self.num_labels))
 
     def fingerprint(self) -> str:
         """Tells whether two training sets are the same; empty where that cannot be known without computing examples."""

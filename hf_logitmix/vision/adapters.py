@@ -81,8 +81,11 @@ def _of_columns(data: datasets.Dataset, needs_labels: bool) -> ImageSet:
         )
     data = data.with_format(None)
     numbers = np.asarray(data[labels[0]][:]) if labels else None
-    if numbers is not None and not np.issubdtype(numbers.dtype, np.integer):
-        raise ValueError(f"column {labels[0]!r} holds no class ids: turn it into them with class_encode_column.")
+    if numbers is not None and not (np.issubdtype(numbers.dtype, np.integer) or _are_rows(numbers)):
+        raise ValueError(
+            f"column {labels[0]!r} holds neither class ids nor rows of a number a class: turn it into class ids with "
+            "class_encode_column."
+        )
     rows = ReadWhenAsked(data.select_columns(images), itemgetter(images[0]))
     return ImageSet(rows, numbers, fingerprint=str(data._fingerprint))
 
@@ -144,7 +147,12 @@ def _known_labels(data: Any) -> np.ndarray | None:
         found = getattr(data, names[0]) if names and not is_changed else None
     is_list = isinstance(found, (list, np.ndarray, Tensor)) and len(found) == len(data)
     labels = np.asarray(found) if is_list else np.zeros(0)
-    return labels if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) else None
+    return labels if (labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)) or _are_rows(labels) else None
+
+
+def _are_rows(labels: np.ndarray) -> bool:
+    """Whether labels are soft labels or multi-hot rows."""
+    return labels.ndim == 2 and labels.dtype.kind in "biuf"
 
 
 class _Rows(Dataset):
@@ -192,7 +200,8 @@ def _is_text(name: str, value: Any) -> bool:
 def _is_label(value: Any) -> bool:
     if isinstance(value, (np.ndarray, Tensor)):
         return value.ndim < 2
-    return isinstance(value, (int, float, np.number))
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(number, (int, float, np.number)) for number in numbers)
 
 
 def _described(example: Any) -> str:

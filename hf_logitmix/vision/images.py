@@ -31,8 +31,8 @@ class ImageSet(Dataset):
         images: a sequence that gives images by their number: PIL images, paths, arrays of uint8 [H, W] or [H, W, C],
             tensors of uint8 [C, H, W], or whatever ``transform`` reads. Without ``labels`` it may give pairs
             (image, class).
-        labels: the class of each, [N] integers, so that it is known before an image is read; None where the images
-            bring it, and for images to predict on.
+        labels: the class of each, [N] integers, or its soft label, [N, K] floats that sum to 1, so that it is known
+            before an image is read; None where the images bring it, and for images to predict on.
         transform: makes a FloatTensor[C, H, W] of an image; None leaves that to `ImageMixTrainer`, which makes one for
             training or evaluation from its arguments.
         fingerprint: tells these images from others; empty where that is not known.

@@ -23,6 +23,7 @@ from transformers.trainer_utils import SaveStrategy
 from hf_logitmix import METHODS
 from hf_logitmix.calibration.metrics import calibration_metrics
 from hf_logitmix.models import loading, public_name
+from hf_logitmix.soft_labels import classes_of
 from hf_logitmix.training.command_line import (
     check_what_is_done,
     checkpoint_to_resume,
@@ -313,10 +314,10 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy, and top-5 accuracy where there are more than five classes."""
-    order = np.argsort(-logits, axis=1, kind="stable")
+    """Accuracy, and top-5 accuracy where there are more than five classes; of soft labels, of their arg max."""
+    order, classes = np.argsort(-logits, axis=1, kind="stable"), classes_of(labels)
     top = {"accuracy": 1} | ({"accuracy_top5": 5} if logits.shape[1] > 5 else {})
-    return {name: float((order[:, :k] == labels[:, None]).any(1).mean()) for name, k in top.items()}
+    return {name: float((order[:, :k] == classes[:, None]).any(1).mean()) for name, k in top.items()}
 
 
 def run_demo(args: ImageRunArguments) -> int:

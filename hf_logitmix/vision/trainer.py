@@ -18,7 +18,6 @@ from hf_logitmix.methods import Method
 from hf_logitmix.models import call, evaluating
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.step import Step
-from hf_logitmix.training import checks
 from hf_logitmix.training.collator import MixCollator
 from hf_logitmix.training.trainer import MixTrainer
 from hf_logitmix.training.training_set import TrainingSet
@@ -154,6 +153,9 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
             crop_pct=inputs["crop_pct"],
         )
 
+    def _keeps_labels(self) -> bool:
+        return not self._own_collator
+
     def _as_image_set(self, data: Any) -> Any:
         return as_image_set(data, own_collator=self._own_collator)
 
@@ -191,7 +193,7 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
         first = next(self.model.parameters())
         batch = {"pixel_values": torch.zeros(2, len(inputs["mean"]), *sides, device=first.device, dtype=first.dtype)}
         labels = torch.zeros(2, dtype=torch.long, device=first.device)
-        num_labels, _ = checks.label_spec(self.model)
+        num_labels = self.label_spec.num_labels
         with evaluating(self.model):
             try:
                 logits = call(self.model, batch, 2)

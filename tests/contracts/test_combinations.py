@@ -20,18 +20,21 @@ from hf_logitmix.part import LabelSpec
 from hf_logitmix.step import Step
 from hf_logitmix.targets import OneHot
 
-# problem type -> outputs of the model, and what stands for the labels 0, 1 and 2
+# what labels are, and what stands for the labels 0, 1 and 2
 PROBLEMS = {
-    "single_label_classification": (3, torch.tensor([0, 1, 2])),
-    "multi_label_classification": (3, torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])),
-    "regression": (1, torch.tensor([-0.5, 0.0, 1.5])),
+    LabelSpec(3, "single_label_classification"): torch.tensor([0, 1, 2]),
+    LabelSpec(3, "single_label_classification", soft=True): torch.tensor(
+        [[0.9, 0.1, 0.0], [0.2, 0.5, 0.3], [0.0, 0.0, 1.0]]
+    ),
+    LabelSpec(3, "multi_label_classification"): torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]),
+    LabelSpec(1, "regression"): torch.tensor([-0.5, 0.0, 1.5]),
 }
 STEP = Step(1, 4)  # odd, in which LaMix mixes
 
 
 @cache
-def student(kind: str, problem_type: str) -> nn.Module:
-    return new_model(kind, num_labels=PROBLEMS[problem_type][0], problem_type=problem_type).train()
+def student(kind: str, num_labels: int, problem_type: str) -> nn.Module:
+    return new_model(kind, num_labels=num_labels, problem_type=problem_type).train()
 
 
 @contextmanager
@@ -44,14 +47,13 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             parameter.copy_(value)
 
 
-def trains(method: Method, kind: str, problem_type: str) -> str:
+def trains(method: Method, kind: str, spec: LabelSpec) -> str:
     """What is wrong when a step of plain SGD is made; empty where it lowers the loss of its own batch."""
-    num_labels, of_class = PROBLEMS[problem_type]
-    model = student(kind, problem_type)
-    method.check(model, LabelSpec(num_labels, problem_type))
+    model = student(kind, spec.num_labels, spec.problem_type)
+    method.check(model, spec)
     ready = method.setup(training_set(kind, model))
     inputs, classes = batch_and_labels(kind, 4)
-    labels = of_class[classes]
+    labels = PROBLEMS[spec][classes]
 
     def loss() -> torch.Tensor:
         terms, _ = ready(model, inputs, labels, STEP)
@@ -74,13 +76,13 @@ def trains(method: Method, kind: str, problem_type: str) -> str:
     return "" if after < before else f"a loss of {before.item()} and then {after.item()}"
 
 
-def outcome(kind: str, problem_type: str, **parts) -> str:
+def outcome(kind: str, spec: LabelSpec, **parts) -> str:
     """``trains``, ``refused``, or what is wrong."""
     names = [name.lower() for name in (*CHOICES, *(type(part).__name__ for part in parts.values()))]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return trains(Method(**parts), kind, problem_type) or "trains"
+            return trains(Method(**parts), kind, spec) or "trains"
     except ValueError as error:
         return "refused" if any(name in str(error).lower() for name in names) else f"{error} (no part is named)"
 
@@ -90,14 +92,15 @@ def tried(kind: str, mixing: type, objective: type) -> dict[str, tuple[dict, str
     """Every combination with a mixing and an objective, by all that it is made of, and how it ended."""
     fixed = {part: part(**needs(kind).get(part.__name__, {})) for part in (mixing, objective)}
     found = {}
-    for pairing, rows, criterion, problem_type in itertools.product(
+    for pairing, rows, criterion, spec in itertools.product(
         parts_of("pairing", kind), parts_of("targets", kind), [None, *parts_of("criterion", kind)], PROBLEMS
     ):
-        if type(pairing) is not RandomPairs and type(rows) is not OneHot and criterion is not None:
-            continue  # two that are not the default at a time
+        others = [type(pairing) is not RandomPairs, type(rows) is not OneHot, criterion is not None]
+        if sum(others) > (1 if spec.soft else 2):
+            continue  # two that are not the default at a time, one with soft labels
         parts = {"mixing": fixed[mixing], "objective": fixed[objective], "pairing": pairing, "targets": rows}
         parts |= {"criterion": criterion}
-        found[f"{problem_type}: {Method.__name__}{parts}"] = parts, outcome(kind, problem_type, **parts)
+        found[f"{spec}: {Method.__name__}{parts}"] = parts, outcome(kind, spec, **parts)
     return found
 
 

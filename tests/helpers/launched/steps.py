@@ -3,6 +3,7 @@
 torchrun --nproc_per_node 2 -m helpers.launched.steps OUTPUT PER_DEVICE_BATCH ACCUMULATION ACCELERATOR_CONFIG METHOD ...
 
 The accelerator_config is JSON. Where it is empty the batches bring their partners; else each process draws its own.
+"soft METHOD" trains on soft labels.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from helpers.data import data_without_types
 from helpers.models import tiny_bert
+from helpers.soft import soft_data
 from helpers.training import InOrder, arguments, collate_pairs, weights
 from hf_logitmix.metrics import calibration_of
 from hf_logitmix.training.command_line import leave_together
@@ -24,7 +26,8 @@ TRAIN, EVAL = 24, 12
 
 def run(folder: Path, method: str, batch: int, accumulation: int, config: dict) -> dict:
     """Train three steps of eight examples and evaluate."""
-    data = data_without_types(TRAIN + EVAL)
+    is_soft = method.startswith("soft ")
+    data = soft_data(TRAIN + EVAL) if is_soft else data_without_types(TRAIN + EVAL)
     args = arguments(
         folder,
         per_device_train_batch_size=batch,
@@ -33,13 +36,13 @@ def run(folder: Path, method: str, batch: int, accumulation: int, config: dict) 
         accelerator_config=config or None,
     )
     trainer = InOrder(
-        model=tiny_bert(),
+        model=tiny_bert(problem_type="single_label_classification") if is_soft else tiny_bert(),
         args=args,
-        method=method,
+        method=method.removeprefix("soft "),
         train_dataset=data[:TRAIN],
         eval_dataset=data[TRAIN:],
         data_collator=None if config else collate_pairs,
-        compute_metrics=calibration_of(),
+        compute_metrics=brier_of_rows if is_soft else calibration_of(),
     )
     trainer.train()
     metrics = trainer.evaluate()
@@ -52,6 +55,11 @@ def run(folder: Path, method: str, batch: int, accumulation: int, config: dict) 
         "eval_brier": metrics["eval_brier"],
         "weights": weights(trainer.model).tolist(),
     }
+
+
+def brier_of_rows(prediction) -> dict[str, float]:
+    p = torch.tensor(prediction.predictions).softmax(1)
+    return {"brier": (p - torch.tensor(prediction.label_ids)).square().sum(1).mean().item()}
 
 
 def main() -> None:
