@@ -3,9 +3,11 @@
 from hf_logitmix.calibration.plots import (
     class_matrix,
     reliability_diagram,
+    risk_coverage,
 )
 
 __all__ = [
     "class_matrix",
     "reliability_diagram",
+    "risk_coverage",
 ]
