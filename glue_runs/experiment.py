@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from glue_runs.tasks import Split, Task, task_metrics
 from hf_logitmix import MixTrainer, MixTrainingArguments
-from hf_logitmix.metrics import calibration_metrics
+from hf_logitmix.calibration.metrics import watched_metrics
 from hf_logitmix.models import longest_input
 from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.training.splits import HELD_OUT
@@ -81,7 +82,7 @@ class Experiment:
             eval_dataset=watched[0][1] if watched else None,
             data_collator=DataCollatorWithPadding(self.tokenizer),
             processing_class=self.tokenizer,
-            compute_metrics=self._compute_metrics,
+            compute_metrics=partial(self._compute_metrics, args.metric_for_best_model),
         )
         run = Run(
             trainer,
@@ -118,10 +119,10 @@ class Experiment:
             {} if self.task.is_regression else calibration(logits, labels)
         )
 
-    def _compute_metrics(self, prediction: Any) -> dict[str, float]:
+    def _compute_metrics(self, chosen_by: str | None, prediction: Any) -> dict[str, float]:
         logits, labels = self._logits(prediction.predictions), np.asarray(prediction.label_ids)
-        calibration = {} if self.task.is_regression else calibration_metrics(logits, labels, N_BINS)
-        return calibration | task_metrics(self.task, labels, logits)
+        watched = {} if self.task.is_regression else watched_metrics(logits, labels, N_BINS, chosen_by)
+        return watched | task_metrics(self.task, labels, logits)
 
     def _logits(self, predictions: Any) -> np.ndarray:
         """Predictions with a column for each of the task's classes, in its order, which a model may not keep.

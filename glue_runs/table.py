@@ -16,6 +16,7 @@ from typing import Any
 
 from glue_runs.tasks import TASKS
 from hf_logitmix import METHODS
+from hf_logitmix.calibration.registry import columns
 
 # BERT-base on the GLUE dev sets, from the LogitMix poster (Bang, Baek et al., IJCAI 2022): each task's main metric, for
 # MNLI on the mismatched set. They stand beside runs of that model alone.
@@ -30,8 +31,6 @@ PUBLISHED = {
 }
 # Runs are seeds of one experiment if all of this is the same.
 _SAME = ("task", "method_name", "method", "model", "data", "n_train", "n_eval", "selected_on", "settings")
-# Columns after the main metric.
-CALIBRATION = {"ECE": "ece", "OE": "oe", "NLL": "nll", "ECE scaled": "ece_scaled", "NLL scaled": "nll_scaled"}
 
 
 def read_runs(folder: str | Path) -> list[dict[str, Any]]:
@@ -58,8 +57,10 @@ def _read(path: Path) -> Any:
 def table(runs: Sequence[dict[str, Any]]) -> str:
     """A Markdown table with a row for each task or image dataset and each method, in the order of their tables.
 
-    Where two rows of one task and method would look alike, what they differ in becomes a column.
+    Where two rows of one task and method would look alike, what they differ in becomes a column. A column for a metric
+    that no run has recorded is left out.
     """
+    shown = {title: key for title, key in columns().items() if any(f"eval_{key}" in run for run in runs)}
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for run in sorted(
         runs,
@@ -68,7 +69,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
         groups[tuple(str(run.get(key)) for key in _SAME)].append(run)
     differing = _differing([members[0] for members in groups.values()])
     published = {key: _published(members[0]) for key, members in groups.items()}
-    header = ["task", "method", *differing, "metric", "value", *CALIBRATION, "time / vanilla", "train / dev", "seeds"]
+    header = ["task", "method", *differing, "metric", "value", *shown, "time / vanilla", "train / dev", "seeds"]
     header += ["published, BERT-base"] if any(published.values()) else []
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
     for key, members in groups.items():
@@ -81,7 +82,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
             f"{task}, {noise} label noise" if noise else task,
             *(method, *(told.get(name, "") for name in differing)),
             *(metric.replace("_", " "), spread(members, f"eval_{metric}")),
-            *(spread(members, f"eval_{key}") for key in CALIBRATION.values()),
+            *(spread(members, f"eval_{key}") for key in shown.values()),
             spread(cost_of(members, runs), "cost", digits=2),
             f"{members[0]['n_train']} / {members[0]['n_eval']}",
             str(len({run["seed"] for run in members})),

@@ -4,8 +4,8 @@
     python scripts/write_tables.py --check   # exits with 1 where something is not as it would be written
 
 The fields of `MixTrainingArguments`, the table of methods in README.md, in docs/methods the tables of hyperparameters
-(their column "in the paper" is written by hand and kept) and the list of options that only Python sets, and
-docs/papers.md from these and `hf_logitmix.papers`.
+(their column "in the paper" is written by hand and kept) and the list of options that only Python sets,
+docs/papers.md from these and `hf_logitmix.papers`, and the table of metrics in docs/calibration.md.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from hf_logitmix.calibration.registry import METRICS
 from hf_logitmix.criteria import CRITERIA
 from hf_logitmix.method import Method
 from hf_logitmix.methods import METHODS
@@ -30,6 +31,7 @@ from hf_logitmix.papers import TEMPERATURE, Paper
 ROOT = Path(__file__).resolve().parents[1]
 ARGUMENTS = ROOT / "hf_logitmix" / "training" / "arguments.py"
 README = ROOT / "README.md"
+CALIBRATION = ROOT / "docs" / "calibration.md"
 PAPERS = ROOT / "docs" / "papers.md"
 PAGES = ROOT / "docs" / "methods"
 BEGIN, END = "    # options of the methods, written by scripts/write_tables.py", "    # end of the options"
@@ -140,6 +142,14 @@ def methods() -> str:
     return "\n".join(rows)
 
 
+def metrics() -> str:
+    """The table of docs/calibration.md."""
+    rows = ["| metric | better | what it is |", "| --- | --- | --- |"]
+    for name, metric in METRICS.items():
+        rows.append(f"| `{name}` | {'higher' if metric.higher_is_better else 'lower'} | {metric.told} |")
+    return "\n".join(rows)
+
+
 def page_of(name: str) -> str:
     """The page of a method; two names of one method share that of the first.
 
@@ -243,6 +253,7 @@ def written() -> dict[Path, str]:
     files = {
         ARGUMENTS: between(ARGUMENTS.read_text(), BEGIN, END, arguments()),
         README: between(README.read_text(), "<!-- methods -->", "<!-- end of methods -->", methods()),
+        CALIBRATION: between(CALIBRATION.read_text(), "<!-- metrics -->", "<!-- end of metrics -->", metrics()),
         PAGES / "README.md": only_python((PAGES / "README.md").read_text()),
     }
     files[PAPERS] = index_of_papers()

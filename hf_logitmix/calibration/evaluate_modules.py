@@ -13,6 +13,7 @@ import datasets
 import evaluate
 
 from hf_logitmix.calibration.metrics import calibration_metrics
+from hf_logitmix.calibration.registry import METRICS
 
 _INPUTS = """
 Args:
@@ -23,18 +24,9 @@ Args:
 
 
 class Calibration(evaluate.Metric):
-    """All of `hf_logitmix.calibration.metrics.calibration_metrics`; the subclasses give one of them each."""
+    """All of `hf_logitmix.calibration.metrics.calibration_metrics`; `module` gives a class for one of them."""
 
-    names: ClassVar[tuple[str, ...]] = (
-        "accuracy",
-        "ece",
-        "oe",
-        "mce",
-        "adaptive_ece",
-        "classwise_ece",
-        "nll",
-        "brier",
-    )
+    names: ClassVar[tuple[str, ...]] = tuple(METRICS)
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -54,25 +46,19 @@ class Calibration(evaluate.Metric):
         return {name: values[name] for name in self.names}
 
 
-class ECE(Calibration):
-    """Expected calibration error."""
+def module(name: str) -> type[Calibration]:
+    """The module of one metric of `hf_logitmix.metrics.METRICS`.
 
-    names = ("ece",)
+    Example:
+        >>> module("aurc")().compute(predictions=[[2.0, 0.0], [0.0, 1.0]], references=[0, 1])
+        {'aurc': 0.0}
 
-
-class OE(Calibration):
-    """Overconfidence error."""
-
-    names = ("oe",)
-
-
-class NLL(Calibration):
-    """Negative log-likelihood in nats."""
-
-    names = ("nll",)
+    Raises:
+        KeyError: for another name.
+    """
+    told = METRICS[name].told
+    title = name.title().replace("_", "")
+    return type(title, (Calibration,), {"names": (name,), "__doc__": f"{told[:1].upper()}{told[1:]}."})
 
 
-class Brier(Calibration):
-    """Brier score, summed over the classes."""
-
-    names = ("brier",)
+ECE, OE, NLL, Brier = map(module, ("ece", "oe", "nll", "brier"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_logitmix._version import __version__
+from hf_logitmix.calibration.registry import metric_of
 from hf_logitmix.methods import Method
 from hf_logitmix.models import public_name
 from hf_logitmix.papers import Paper
@@ -142,12 +143,15 @@ def _results(
         return []
     counts = {"Measured on": measured_on, "The checkpoint was selected on": selected_on}
     said = [f"{start} {_counts(of, sizes)}." for start, of in counts.items() if of]
-    rows = "\n".join(f"| {metric} | {value:.4f} |" for metric, value in metrics.items())
+    found = {name: metric_of(name) for name in metrics}
+    better = {name: "higher" if metric.higher_is_better else "lower" for name, metric in found.items() if metric}
+    rows = "\n".join(f"| {name} | {value:.4f} | {better.get(name, '')} |" for name, value in metrics.items())
+    is_calibration = any(metric is not None and metric.kind == "calibration" for metric in found.values())
     return [
         f"## Results on {' and '.join(splits)}",
-        f"| metric | value |\n| --- | --- |\n{rows}",
+        f"| metric | value | better |\n| --- | --- | --- |\n{rows}",
         *([" ".join(said)] if said else []),
-        *([_HOW_CALIBRATION_IS_MEASURED] if "ece" in metrics else []),
+        *([_HOW_CALIBRATION_IS_MEASURED] if is_calibration else []),
     ]
 
 

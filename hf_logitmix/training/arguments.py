@@ -7,12 +7,15 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from hf_logitmix.calibration.registry import metric_of
+
 
 @dataclass
 class MixTrainingArguments(TrainingArguments):
     """`TrainingArguments` and the options of `hf_logitmix.get_method` under the same names.
 
     An option left at None keeps the method's own default, so that one command line serves every method.
+    ``greater_is_better`` follows ``metric_for_best_model`` where that is a metric of `hf_logitmix.metrics.METRICS`.
     """
 
     method: str | None = field(
@@ -146,6 +149,12 @@ class MixTrainingArguments(TrainingArguments):
         default=True,
         metadata={"help": "Before the first step, try on two rows whether this model is mixed as it should be."},
     )
+
+    def __post_init__(self) -> None:
+        metric = metric_of(self.metric_for_best_model or "")
+        if metric is not None and self.greater_is_better is None:
+            self.greater_is_better = metric.higher_is_better
+        super().__post_init__()
 
     def method_options(self) -> dict[str, Any]:
         """The options that are set.

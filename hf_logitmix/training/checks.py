@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.models.auto import modeling_auto
 
+from hf_logitmix.calibration.registry import metric_of
 from hf_logitmix.models import under_peft_model, unwrap
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.soft_labels import check_distributions, problem_type_of, refuse_unclear
@@ -213,6 +214,18 @@ def check_launch(args: TrainingArguments) -> None:
         raise ValueError(
             f"n_gpu={args.n_gpu}: torch.nn.DataParallel would tear mixed rows from their partners. Start one process a "
             "GPU with `torchrun --nproc_per_node ...` or `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0."
+        )
+
+
+def check_best_metric(args: TrainingArguments) -> None:
+    """Refuse to choose the worst checkpoint: ``greater_is_better`` is True by default for all names but losses."""
+    metric = metric_of(args.metric_for_best_model or "")
+    if metric is not None and args.greater_is_better is not metric.higher_is_better:
+        raise ValueError(
+            f"metric_for_best_model={args.metric_for_best_model!r} is better when it is "
+            f"{'higher' if metric.higher_is_better else 'lower'}, and greater_is_better={args.greater_is_better} would "
+            f"choose the worst checkpoint: pass greater_is_better={metric.higher_is_better}, or MixTrainingArguments "
+            "without it."
         )
 
 

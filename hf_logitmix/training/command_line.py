@@ -13,6 +13,7 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from hf_logitmix.calibration.plots import reliability_diagram
+from hf_logitmix.calibration.registry import columns, is_brief
 from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.training.checkpoints import last_complete_checkpoint
 from hf_logitmix.training.runs import N_BINS
@@ -133,7 +134,7 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
     lines += [
         f"  {name.removeprefix('eval_'):<24}{value:>9.4f}"
         for name, value in results.items()
-        if name.startswith("eval_")
+        if name.startswith("eval_") and is_brief(name)
     ]
     for name, count in (results.get("selected_on") or {}).items():
         lines.append(f"  the checkpoint was selected on {count} other examples ({name})")
@@ -145,21 +146,17 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
 
 def side_by_side(results: Mapping[str, dict[str, Any]]) -> str:
     """Runs as a table on one screen, a row each."""
-    columns = {
+    shown = {
         "accuracy": "eval_accuracy",
-        "ECE": "eval_ece",
-        "OE": "eval_oe",
-        "NLL": "eval_nll",
-        "ECE scaled": "eval_ece_scaled",
-        "NLL scaled": "eval_nll_scaled",
+        **{title: f"eval_{name}" for title, name in columns("calibration").items()},
         "T": "eval_temperature",
         "seconds": "train_seconds",
     }
     width = max(10, *(len(name) + 1 for name in results))
-    lines = [f"{'method':<{width}}" + "".join(f"{name:>12}" for name in columns)]
+    lines = [f"{'method':<{width}}" + "".join(f"{name:>12}" for name in shown)]
     for method, values in results.items():
-        digits = {name: 1 if name == "seconds" else 3 for name in columns}
-        cells = [f"{values[key]:>12.{digits[name]}f}" for name, key in columns.items()]
+        digits = {name: 1 if name == "seconds" else 3 for name in shown}
+        cells = [f"{values[key]:>12.{digits[name]}f}" for name, key in shown.items()]
         lines.append(f"{method:<{width}}" + "".join(cells))
     lines.append("ECE, OE: 10 bins. Scaled: after temperature scaling, cross-fitted in two halves of these examples.")
     return "\n".join(lines)

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from transformers import Trainer
 
-from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark
+from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark, scaled_metrics
 from hf_logitmix.calibration.plots import class_matrix, reliability_diagram
+from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.calibration.temperature import cross_fit, fit_temperature
 from hf_logitmix.hub.card import model_card, public_name
 from hf_logitmix.hub.provenance import versions
@@ -35,7 +36,6 @@ else:
 logger = logging.getLogger(__name__)
 
 N_BINS = 10
-SCALED = ("ece", "oe", "nll", "brier")
 
 
 class RunMixin(_Base):
@@ -200,7 +200,7 @@ class Run:
                 model_card(
                     f"{self.model_name}-{self.task}-{results['method_name']}",
                     self.trainer.method,
-                    scores,
+                    {name: value for name, value in scores.items() if is_brief(name)},
                     base_model=self.base_model,
                     dataset=self.data,
                     dataset_config=self.config,
@@ -248,11 +248,10 @@ class Run:
 
 def calibration(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """How well probabilities fit, as trained and after cross-fitted temperature scaling, and the temperature."""
-    scaled = calibration_metrics(cross_fit(logits, labels), labels, N_BINS)
     return {
         **calibration_metrics(logits, labels, N_BINS),
-        **{f"{name}_scaled": scaled[name] for name in SCALED},
-        "temperature": fit_temperature(logits, labels),
+        **scaled_metrics(logits, labels, N_BINS),
+        "temperature": float(fit_temperature(logits, labels)),
     }
 
 

@@ -110,6 +110,7 @@ class MixTrainerMixin(
         self._are_soft = False
         self._has_own_optimizer = self.optimizer is not None
         checks.check_launch(self.args)
+        checks.check_best_metric(self.args)
         other_libraries.check_class(type(self.model))  # of a model_init
         other_libraries.check_class(type(self.data_collator))
         other_libraries.check_adapter(self.model)

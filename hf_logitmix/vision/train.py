@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import AutoConfig, IntervalStrategy, TrainingArguments, set_se
 from transformers.trainer_utils import SaveStrategy
 
 from hf_logitmix import METHODS
-from hf_logitmix.calibration.metrics import calibration_metrics
+from hf_logitmix.calibration.metrics import watched_metrics
 from hf_logitmix.models import loading, public_name
 from hf_logitmix.soft_labels import classes_of
 from hf_logitmix.training.command_line import (
@@ -269,7 +270,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         processing_class=processor,
         train_dataset=train if args.do_train else None,
         eval_dataset=(validation or test) if args.do_eval else None,
-        compute_metrics=_metrics,
+        compute_metrics=partial(_metrics, args.metric_for_best_model),
         image_size=size,
         mean=None if tells else mean,
         std=None if tells else std,
@@ -408,9 +409,9 @@ def _logits(predictions: Any) -> np.ndarray:
     return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
 
 
-def _metrics(prediction: Any) -> dict[str, float]:
+def _metrics(chosen_by: str | None, prediction: Any) -> dict[str, float]:
     logits, labels = _logits(prediction.predictions), np.asarray(prediction.label_ids)
-    return accuracies(logits, labels) | calibration_metrics(logits, labels, N_BINS)
+    return accuracies(logits, labels) | watched_metrics(logits, labels, N_BINS, chosen_by)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hf_logitmix.calibration.evaluate_modules import ECE, NLL, OE, Brier, Calibration
+from hf_logitmix.calibration.evaluate_modules import module as module_of
 
 # Two classes; confidence .75 and right, .95 and wrong: one example in each of the bins (.7, .8] and (.9, 1].
 PREDICTIONS = [[math.log(3), 0.0], [math.log(19), 0.0]]
@@ -17,7 +18,9 @@ BY_HAND = {
     "nll": -(math.log(0.75) + math.log(0.05)) / 2,
     "brier": (2 * 0.25**2 + 2 * 0.95**2) / 2,
 }
-ALL = {**BY_HAND, "accuracy": 0.5, "mce": 0.95, "adaptive_ece": 0.6, "classwise_ece": 0.6}
+# The wrong answer has more confidence: it comes first, and no threshold leaves it out.
+SELECTIVE = {"aurc": 0.75, "augrc": 0.375, "auroc": 0.0, **{f"coverage_at_risk_{risk}": 0.0 for risk in (1, 5, 10)}}
+ALL = {**BY_HAND, **SELECTIVE, "accuracy": 0.5, "mce": 0.95, "adaptive_ece": 0.6, "classwise_ece": 0.6}
 MODULES = [(ECE, "ece"), (OE, "oe"), (NLL, "nll"), (Brier, "brier")]
 
 
@@ -39,9 +42,16 @@ def test_each_module_equals_the_number_by_hand(module, name, tmp_path):
     assert values == {name: pytest.approx(BY_HAND[name])}
 
 
-def test_calibration_gives_all_eight(tmp_path):
+def test_calibration_gives_all_of_the_table(tmp_path):
     values = Calibration(cache_dir=str(tmp_path)).compute(predictions=PREDICTIONS, references=REFERENCES)
+    assert 0 < values.pop("smooth_ece") < 1  # see test_smooth_ece.py
     assert values == pytest.approx(ALL)
+
+
+@pytest.mark.parametrize("name", sorted(SELECTIVE))
+def test_every_metric_has_a_module(name, tmp_path):
+    values = module_of(name)(cache_dir=str(tmp_path)).compute(predictions=PREDICTIONS, references=REFERENCES)
+    assert values == {name: pytest.approx(SELECTIVE[name])}
 
 
 @pytest.mark.parametrize("convert", [list, np.array])

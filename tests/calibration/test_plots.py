@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from hf_logitmix.plots import reliability_diagram
+from hf_logitmix.plots import reliability_diagram, risk_coverage
 
 
 def logit(confidence):
@@ -115,3 +116,42 @@ def test_no_panels():
 def test_bad_panels(logits, labels, n_bins, message):
     with pytest.raises(ValueError, match=message):
         reliability_diagram({"before": (logits, labels)}, n_bins=n_bins)
+
+
+def test_the_band_holds_what_samples_with_replacement_give():
+    """Each example drawn by itself, ten thousand times; a bin without an example in a sample does not count."""
+    figure = reliability_diagram({"before": (LOGITS, LABELS)}, bootstrap=20_000, seed=1)
+    band = next(c for c in figure.axes[0].containers if type(c).__name__ == "ErrorbarContainer")
+    (segments,) = (lines.get_segments() for lines in band[2])
+    rng = np.random.default_rng(0)
+    bins, hits = np.array([7, 7, 9, 5, 5]), np.array([1.0, 0.0, 0.0, 1.0, 1.0])
+    for centre, (below, above) in zip((5, 7, 9), segments, strict=True):
+        means = []
+        for drawn in rng.integers(5, size=(10_000, 5)):
+            inside = drawn[bins[drawn] == centre]
+            if len(inside):
+                means.append(hits[inside].mean())
+        low, high = np.quantile(means, [0.025, 0.975])
+        assert (below[1], above[1]) == pytest.approx((low, high), abs=0.02)
+        assert below[0] == pytest.approx((centre + 0.5) / 10)
+
+
+def test_without_a_band_there_is_none_and_a_negative_number_is_refused():
+    assert len(reliability_diagram({"before": (LOGITS, LABELS)}).axes[0].containers) == 2
+    with pytest.raises(ValueError, match="bootstrap=-1: pass how many samples"):
+        reliability_diagram({"before": (LOGITS, LABELS)}, bootstrap=-1)
+
+
+def test_the_risk_curve_is_the_share_of_wrong_answers_so_far():
+    """By confidence: .96 wrong, .78 wrong, .72 right, then two of .55, both right."""
+    figure = risk_coverage({"before": (LOGITS, LABELS), "after": (LOGITS[::-1], LABELS[::-1])})
+    (axes,) = figure.axes
+    risks = [1, 1, 2 / 3, 2 / 4, 2 / 5]
+    for line in axes.lines:
+        assert line.get_xdata().tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+        assert line.get_ydata().tolist() == pytest.approx(risks)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        f"{name}, AURC {sum(risks) / 5:.4f}" for name in ("before", "after")
+    ]
+    with pytest.raises(ValueError, match="panels is empty"):
+        risk_coverage({})

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import bisect, minimize_scalar
-from scipy.special import expit, logsumexp
+from scipy.special import expit, log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 
-from hf_logitmix.temperature import cross_fit, fit_temperature
+from hf_logitmix.temperature import cross_fit, fit_temperature, fit_ts_mix
 
 
 def nll(logits, labels, temperature):
@@ -235,3 +235,28 @@ def test_cross_fit_of_one_example():
 def test_bad_inputs(fit, logits, labels, message):
     with pytest.raises(ValueError, match=message):
         fit(logits, labels)
+
+
+@pytest.mark.parametrize(("n", "scale"), [(30, 3.0), (200, 0.4)])
+def test_ts_mix_minimises_the_nll_of_smoothed_labels(n, scale):
+    """SciPy on the plain objective, with errors and, in the second half, without one."""
+    rng = np.random.default_rng(0)
+    for labels_are_right in (False, True):
+        logits = scale * rng.normal(size=(n, 4))
+        labels = logits.argmax(1) if labels_are_right else rng.integers(4, size=n)
+        if not labels_are_right:
+            logits[np.arange(n), labels] += scale
+        rows = (n * np.eye(4)[labels] + 1 / 4) / (n + 1)
+
+        def nll(log_t, logits=logits, rows=rows):
+            return -(rows * log_softmax(logits / np.exp(log_t), axis=1)).sum(1).mean()
+
+        best = minimize_scalar(nll, bounds=(-12, 12), method="bounded", options={"xatol": 1e-10})
+        assert fit_ts_mix(logits, labels) == pytest.approx(np.exp(best.x), rel=1e-4)
+        assert fit_ts_mix(1e6 * logits, labels) == pytest.approx(1e6 * np.exp(best.x), rel=1e-4)
+
+
+def test_apply_divides_by_the_temperature():
+    scaler = fit_temperature([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [0, 1, 1])
+    assert isinstance(scaler, float)
+    np.testing.assert_allclose(scaler.apply([[2.0, 4.0]]), np.array([[2.0, 4.0]]) / float(scaler))
