@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hf_logitmix.soft_labels import TOLERANCE
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 BLOCK = 2**18  # numbers that are held in float64 at a time
-_TOLERANCE = 1e-3  # of the sum of a row of probabilities, which may be float16
 
 
 class Block(NamedTuple):
@@ -159,7 +160,7 @@ def warn_of_probabilities(logits: NDArray[Any] | Tensor) -> None:
         return
     for rows in _slices(len(logits), int(logits.shape[1])):
         z = as_float64(logits[rows])
-        if not ((z >= 0).all() and np.allclose(z.sum(1), 1, atol=_TOLERANCE)):
+        if not ((z >= 0).all() and np.allclose(z.sum(1), 1, atol=TOLERANCE)):
             return
     warnings.warn(
         "logits are non-negative and every row sums to 1, as probabilities do: pass what comes before the softmax.",
@@ -172,7 +173,7 @@ def _arg_max_of_soft(labels: NDArray[Any] | Tensor) -> Ints:
     found = np.empty(len(labels), dtype=np.int64)
     for rows in _slices(len(labels), int(labels.shape[1])):
         given = as_float64(labels[rows])
-        bad = ~((given >= 0).all(1) & (np.abs(given.sum(1) - 1) <= _TOLERANCE))
+        bad = ~((given >= 0).all(1) & (np.abs(given.sum(1) - 1) <= TOLERANCE))
         if bad.any():
             row = int(np.argmax(bad))
             raise ValueError(

@@ -19,7 +19,7 @@ from hf_logitmix.training.splits import hold_out
 from hf_logitmix.vision.adapters import as_image_set
 from hf_logitmix.vision.data import subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
-from hf_logitmix.vision.train import accuracies
+from hf_logitmix.vision.train import scores
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 ROWS = soft_rows(12)
@@ -86,13 +86,11 @@ def test_a_run_from_end_to_end(tmp_path, method):
         tmp_path, soft_labels=True, max_steps=3, per_device_train_batch_size=4, no_aug=True, learning_rate=1e-3
     )
     data = ImageSet(pictures(12), ROWS.numpy())
-    trainer = ImageMixTrainer(
-        timm_model(), args, method=method, train_dataset=data, eval_dataset=data, compute_metrics=_metrics, **IMAGES
-    )
-    names = ("a", "b", "c")
-    run = Run(trainer, "task", "data", None, names, lambda z, y: {}, np.asarray, settings={"image_size": 32})
+    trainer = ImageMixTrainer(timm_model(), args, method=method, train_dataset=data, eval_dataset=data, **IMAGES)
+    run = Run(trainer, "task", "data", None, ("a", "b", "c"), scores, np.asarray)
     assert run.train()
-    found = trainer.evaluate()
+    run.evaluate(data, "test", title="soft labels")
+    found = run.finish() | trainer.evaluate()
     model = trainer.model.eval()
     with torch.no_grad():
         logits = model(tensors(images(12))[0]).logits.double().numpy()
@@ -104,18 +102,12 @@ def test_a_run_from_end_to_end(tmp_path, method):
         hits += (p.argmax() == r.argmax()) / 12
     expected = {"eval_loss": nll, "eval_nll": nll, "eval_brier": brier, "eval_accuracy": hits}
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
-    assert run.finish()["settings"]["soft_labels"] is True
+    with np.load(tmp_path / "eval_logits.npz") as saved:
+        np.testing.assert_allclose(saved["labels"], ROWS, atol=1e-7)
+    assert (tmp_path / "reliability.png").exists()
+    assert found["settings"]["soft_labels"] is True
     assert "soft_labels: True" in (tmp_path / "README.md").read_text()
     assert json.loads((tmp_path / "hf_logitmix.json").read_text())["soft_labels"] is True
-
-
-def _metrics(prediction):
-    p, rows = torch.tensor(prediction.predictions).softmax(1).numpy(), prediction.label_ids
-    return {
-        **accuracies(prediction.predictions, rows),
-        "nll": -(rows * np.log(p)).sum(1).mean(),
-        "brier": ((p - rows) ** 2).sum(1).mean(),
-    }
 
 
 def test_a_record_of_class_ids_says_no_soft_labels(tmp_path):

@@ -42,7 +42,7 @@ def run(folder: Path, method: str, batch: int, accumulation: int, config: dict) 
         train_dataset=data[:TRAIN],
         eval_dataset=data[TRAIN:],
         data_collator=None if config else collate_pairs,
-        compute_metrics=brier_of_rows if is_soft else calibration_of(),
+        compute_metrics=calibration_of(),
     )
     trainer.train()
     metrics = trainer.evaluate()
@@ -55,11 +55,6 @@ def run(folder: Path, method: str, batch: int, accumulation: int, config: dict) 
         "eval_brier": metrics["eval_brier"],
         "weights": weights(trainer.model).tolist(),
     }
-
-
-def brier_of_rows(prediction) -> dict[str, float]:
-    p = torch.tensor(prediction.predictions).softmax(1)
-    return {"brier": (p - torch.tensor(prediction.label_ids)).square().sum(1).mean().item()}
 
 
 def main() -> None:
