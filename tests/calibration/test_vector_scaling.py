@@ -41,7 +41,7 @@ def test_it_finds_the_optimum_of_the_plain_objective(classes):
 def test_of_two_classes_it_is_logistic_regression():
     logits, labels = data(classes=2)
     scaled = fit_vector_scaling(logits, labels).apply(logits)
-    regression = LogisticRegression(C=1e10, tol=1e-10, max_iter=10_000).fit(logits, labels)
+    regression = LogisticRegression(C=1e10, tol=1e-10, max_iter=10_000, solver="newton-cg").fit(logits, labels)
     np.testing.assert_allclose(softmax(scaled, axis=1), regression.predict_proba(logits), atol=1e-5)
 
 

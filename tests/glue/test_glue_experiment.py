@@ -25,8 +25,11 @@ from glue_runs.tasks import TASKS
 from hf_logitmix import MixTrainingArguments
 
 WORDS = ("the film is good", "our room was bad", "her voice seems charming", "this soup feels stale", "a decent plot")
-CALIBRATION = {"ece", "oe", "mce", "adaptive_ece", "classwise_ece", "nll", "brier"}
-SCALED = {"ece_scaled", "oe_scaled", "nll_scaled", "brier_scaled"}
+CALIBRATION = {
+    *("ece", "oe", "mce", "adaptive_ece", "classwise_ece", "smooth_ece", "nll", "brier", "aurc", "augrc", "auroc"),
+    *("coverage_at_risk_1", "coverage_at_risk_5", "coverage_at_risk_10"),
+}
+SCALED = {f"{name}_scaled" for name in CALIBRATION}
 
 
 def submission(name, logits, folder, number=0):

@@ -51,8 +51,12 @@ from hf_logitmix.vision.shapes import SHAPE_NAMES, draw_shapes
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 COMMAND = ["-m", "hf_logitmix.vision.train"]
-SCALED = {"ece_scaled", "oe_scaled", "nll_scaled", "brier_scaled"}
-CALIBRATION = {"ece", "oe", "mce", "adaptive_ece", "classwise_ece", "nll", "brier"}
+CALIBRATION = {
+    *("ece", "oe", "mce", "adaptive_ece", "classwise_ece", "smooth_ece", "nll", "brier", "aurc", "augrc", "auroc"),
+    *("coverage_at_risk_1", "coverage_at_risk_5", "coverage_at_risk_10"),
+}
+SCALED = {f"{name}_scaled" for name in CALIBRATION}
+ON_CARDS = {"accuracy", "accuracy_top5", "ece", "oe", "nll", "brier", "aurc"}
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +171,9 @@ def test_the_card_is_of_image_classification(made):
     assert told == {
         name.removeprefix("eval_"): pytest.approx(value, abs=1e-6)
         for name, value in found.items()
-        if name.startswith("eval_") and name != "eval_temperature"
+        if name.removeprefix("eval_").removesuffix("_scaled") in ON_CARDS
     }
+    assert len(told) == 12
     assert {result.task_type for result in card.data.eval_results} == {"image-classification"}
 
 
@@ -223,7 +228,12 @@ def by_name(three, tmp_path_factory):
     return trained
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if kind_of(method) != "numbers"])
+OF_IMAGES = [
+    name for name, method in METHODS.items() if kind_of(method) != "numbers" and "images" in method.mixing.reads
+]
+
+
+@pytest.mark.parametrize("method", OF_IMAGES)
 def test_every_method_trains_by_its_name(by_name, method):
     """The same seed, images and steps: a method changes what is learned, and a second name does not."""
     output = by_name(method)
