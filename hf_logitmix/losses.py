@@ -17,7 +17,9 @@ from hf_logitmix.objectives.lamix import with_soft_label
 from hf_logitmix.objectives.mit import decoupled
 from hf_logitmix.pairing.plan import MixPlan, check_plan
 from hf_logitmix.part import LabelSpec
-from hf_logitmix.ranges import check_all
+from hf_logitmix.ranges import check_all, check_range
+
+_APART = 1e-3  # of two lams whose mixes are told apart
 
 
 class LogitMixLoss(NamedTuple):
@@ -177,7 +179,7 @@ def mit_loss(
     .. math:: \tfrac12 H(z_i, T_{y_i}) + \tfrac12 H(z_j, T_{y_j})
 
     with the logits that `hf_logitmix.objectives.mit.decoupled` recovers from two mixes of the same pair. Keep the two
-    lams well apart: the paper's code takes 1/2 or more.
+    lams well apart: by default the paper's code takes 1/2 or more.
 
     Args:
         mixed_logits_1: FloatTensor[M, K], of the mixes with the plan's lam.
@@ -192,11 +194,20 @@ def mit_loss(
         a scalar.
 
     Raises:
-        ValueError: for two lams of one row that are equal, and for labels, lams or a plan out of range.
+        ValueError: for two lams of one row that are nearer than 0.001, for shapes that do not fit, and for labels, lams
+            or a plan out of range.
     """
     check_plan(plan, len(labels))
-    check_plan(plan._replace(lam=second_lam), len(labels))
-    check_all(plan.lam != second_lam, "lam and second_lam are equal in a row, so its two mixes are one: pass two.")
+    count = len(plan.partner)
+    if not isinstance(second_lam, Tensor) or second_lam.shape != plan.lam.shape:
+        told = tuple(second_lam.shape) if isinstance(second_lam, Tensor) else second_lam
+        raise ValueError(f"second_lam must have a number for each of the {count} rows of the plan, got {told}.")
+    if mixed_logits_1.shape != mixed_logits_2.shape or len(mixed_logits_1) != count:
+        shapes = f"{tuple(mixed_logits_1.shape)} and {tuple(mixed_logits_2.shape)}"
+        raise ValueError(f"mixed logits of shapes {shapes} do not fit a plan of {count} rows: pass [{count}, K] twice.")
+    check_range(second_lam, 0, 1, "second_lam", "pass the weight of the example itself in the second mix")
+    apart = (plan.lam - second_lam).abs() >= _APART
+    check_all(apart, f"lam and second_lam are nearer than {_APART} in a row, so its two mixes are one: pass two.")
     own, other = decoupled(mixed_logits_1, mixed_logits_2, plan.lam, second_lam)
     loss = _row_loss(labels, targets, soft_labels)
     return (loss(own, labels[: len(own)]) + loss(other, labels[plan.partner])).mean() / 2

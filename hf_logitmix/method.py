@@ -129,6 +129,11 @@ class Method:
         return tuple(dict.fromkeys(paper for part in self.parts.values() for paper in part.papers))
 
     @property
+    def source(self) -> str:
+        """Where it is from, in one line; empty where no paper is named."""
+        return "; ".join(paper.reference for paper in self.papers)
+
+    @property
     def options(self) -> list[str]:
         """The names that `with_options` takes."""
         of_parts = (option.name for name, part in self.parts.items() for option in options_of(part, name))

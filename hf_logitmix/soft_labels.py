@@ -28,13 +28,17 @@ def are_soft(model: nn.Module, labels: Tensor) -> bool:
     """Whether the labels of a batch are probabilities: rows of floats, of a model with one label an example.
 
     Raises:
-        ValueError: where that cannot be told; see `refuse_unclear`. On a GPU, which is not waited for, it is not asked.
+        ValueError: where that cannot be told; see `refuse_unclear`. On a GPU, which is not waited for, it is an assert.
     """
     if labels.dim() != 2 or labels.shape[1] < 2 or not labels.is_floating_point():
         return False
     problem_type = problem_type_of(model)
-    if problem_type is None and labels.device.type == "cpu":
-        refuse_unclear(labels.numpy(), "labels")
+    if problem_type is None and labels.is_cuda:
+        has_fractions = ((labels > 0) & (labels < 1)).any()
+        sum_to_1 = (labels >= 0).all() & ((labels.float().sum(-1) - 1).abs() <= _NEARLY).all()
+        torch._assert_async(~(has_fractions & sum_to_1), f"labels are fractions that sum to 1: {_FIXES}.")
+    elif problem_type is None and not labels.is_meta:
+        refuse_unclear(labels.detach().cpu().double().numpy(), "labels")
     return problem_type == "single_label_classification"
 
 

@@ -24,7 +24,10 @@ def lac(logits: Floats) -> Floats:
 
 
 def aps(logits: Floats) -> Floats:
-    """[B, K] the mass of the classes more probable than class k (Romano et al., 2020, without randomisation)."""
+    """[B, K] the mass of the classes more probable than class k (Romano et al., 2020, not randomised).
+
+    The class's own mass is left out, so that the most probable class is in every set; others count it in.
+    """
     p = softmax(logits, axis=1)
     order = np.argsort(-p, axis=1, kind="stable")
     falling = np.take_along_axis(p, order, axis=1)

@@ -142,7 +142,8 @@ METRICS: dict[str, Metric] = {
 
 def metric_of(name: str) -> Metric | None:
     """The metric of a name such as ``eval_nll_scaled``; None for one that is not of this table."""
-    return METRICS.get(name.removeprefix("eval_").removesuffix(SCALED))
+    metric = METRICS.get(name.removeprefix("eval_").removesuffix(SCALED))
+    return None if metric is not None and name.endswith(SCALED) and not metric.scales else metric
 
 
 def is_brief(name: str) -> bool:

@@ -69,7 +69,7 @@ class Rows:
         if y.ndim == 2:
             return Rows(z, _arg_max_of_soft(y), y)
         ids = np.asarray(y.detach().cpu() if isinstance(y, Tensor) else y)
-        if not ((ids >= 0) & (ids < z.shape[1]) & (ids == np.floor(ids))).all():
+        if ids.dtype.kind not in "biuf" or not ((ids >= 0) & (ids < z.shape[1]) & (ids == np.floor(ids))).all():
             raise ValueError(f"labels must be class ids in 0..{z.shape[1] - 1}, one for each column of the logits.")
         return Rows(z, ids.astype(np.int64))
 

@@ -107,7 +107,7 @@ def method_record(method: Method) -> dict[str, Any]:
         "method": method.name if method.name and is_row else None,
         "options": {name: _plain(part) for name, part in method.parts.items()},
         **weights,
-        "source": "; ".join(paper.reference for paper in method.papers) or None,
+        "source": method.source or None,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from transformers import default_data_collator
 
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.method import Method
@@ -16,6 +17,7 @@ from hf_logitmix.mixing.linear import Linear
 from hf_logitmix.modalities import modality_of
 from hf_logitmix.modalities.text import ids_of
 from hf_logitmix.models import evaluation_mode, unwrap
+from hf_logitmix.pairing.base import first_tensor
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.step import Step
 from hf_logitmix.training.training_set import TrainingSet
@@ -39,7 +41,8 @@ def mixed_batch(
     Images are shown as the model sees them, below the two that they are made of; the grey scale or colours are
     stretched over the range of the batch. Of texts that are mixed as vectors both are shown, shaded by their weights;
     where words were replaced (SSMix), the text that the model reads, with the partner's words in red. Blue is an
-    example's own. At a hidden level the picture shows the inputs that meet there.
+    example's own, and so is a word that the partner has in the same place. At a hidden level the picture shows the
+    inputs that meet there. Labels are shown as they are mixed, without what targets such as label smoothing add.
 
     Args:
         method: a name, or a `Method` that mixes.
@@ -61,13 +64,19 @@ def mixed_batch(
         raise ValueError(f"method={method.name or method} mixes nothing: pass one that does, such as 'mixup'.")
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}.")
+    if len(labels) != len(first_tensor(inputs)):
+        raise ValueError(
+            f"{len(labels)} labels do not fit a batch of {len(first_tensor(inputs))}: pass one an example."
+        )
     method.mixing.check(model)
     step = Step(0, 1) if step is None else step
     config = getattr(unwrap(model), "config", None)
     rows = [{name: value[row] for name, value in inputs.items()} for row in range(len(labels))]
     rows = [{**row, "labels": label} for row, label in zip(rows, labels, strict=True)]
     num_labels = getattr(config, "num_labels", 0)
-    known = TrainingSet(rows, model, num_labels, processing_class=tokenizer, shows_progress=False)
+    known = TrainingSet(
+        rows, model, num_labels, default_data_collator, processing_class=tokenizer, shows_progress=False
+    )
     pairing, mixing = method.pairing.setup(known), method.mixing.setup(known)
     seen: list[dict[str, Any]] = []
     hook = unwrap(model).register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True)
@@ -79,7 +88,8 @@ def mixed_batch(
         hook.remove()
     rows_mixed = len(plan.partner)
     plan = pairing.relabel(plan, labels).first(count).to("cpu")
-    titles = [_title(row, plan, labels.cpu(), config) for row in range(len(plan.lam))]
+    weights = torch.ones_like(plan.lam) if method.objective.takes_pairs_apart else plan.weight_of_label
+    titles = [_title(row, plan, weights, labels.cpu(), config) for row in range(len(plan.lam))]
     over = f"{method.name or type(mixing).__name__}, {mixing.place}"
     key = ids_of(inputs)[0] if modality_of(model).has_masks else modality_of(model).main_input
     own, mixed = inputs[key].detach().cpu(), seen[-1][key][-rows_mixed:][:count].detach().cpu()
@@ -89,9 +99,9 @@ def mixed_batch(
     return _texts(own, None if isinstance(mixing, Linear) else mixed, mask, plan, titles, over, tokenizer)
 
 
-def _title(row: int, plan: MixPlan, labels: Tensor, config: Any) -> str:
-    """What stands over a mixed example: its lam, and its label as it is trained on."""
-    lam, weight = float(plan.lam[row]), float(plan.weight_of_label[row])
+def _title(row: int, plan: MixPlan, weights: Tensor, labels: Tensor, config: Any) -> str:
+    """What stands over a mixed example: its lam, and the label it is compared with before targets change it."""
+    lam, weight = float(plan.lam[row]), float(weights[row])
     names = getattr(config, "id2label", None) or {}
 
     def told(label: Tensor) -> str:
@@ -100,7 +110,7 @@ def _title(row: int, plan: MixPlan, labels: Tensor, config: Any) -> str:
         return f"{float(label):.2f}" if label.is_floating_point() else str(names.get(int(label), int(label)))
 
     own, other = told(labels[row]), told(labels[plan.partner[row]])
-    label = own if own == other else f"{weight:.2f} {own} + {1 - weight:.2f} {other}"
+    label = own if own == other or weight == 1 else f"{weight:.2f} {own} + {1 - weight:.2f} {other}"
     return f"lam {lam:.2f}: {label}"
 
 

@@ -36,6 +36,8 @@ _HOW = "pass processing_class=tokenizer, special_ids=, or batches with a `specia
 def segments_of(is_word: Tensor, types: Tensor | None) -> Tensor:
     """The segment of each word, such as its sentence of a pair: by token types or, without them, by runs of words.
 
+    Types are believed: where a tokenizer gives both sentences of a pair the same one, leave ``token_type_ids`` out.
+
     Args:
         is_word: BoolTensor[B, L], False for padding and special tokens, which end a run.
         types: LongTensor[B, L], or None.
@@ -183,6 +185,8 @@ class SpanMix(Mixing):
     )
 
     def __post_init__(self) -> None:
+        if not isinstance(self.saliency, bool):
+            raise ValueError(f"saliency must be True or False, got {self.saliency!r}.")
         if self.special_ids is None:
             return
         is_sequence = isinstance(self.special_ids, Sequence) and not isinstance(self.special_ids, str)
@@ -289,7 +293,7 @@ def _check_batch(name: str, inputs: Mapping[str, Any]) -> None:
                 f"`{other}` has the shape {tuple(value.shape)} and `{name}` {tuple(shape)}: SpanMix needs one number "
                 "for each token."
             )
-        if other not in _FRAME and value.shape[:2] == shape and not value.is_floating_point():
+        if other not in _FRAME and value.shape[:2] == shape and value.dim() < 4:
             raise ValueError(
                 f"the batch tells `{other}` of each token, which would not go along with the ids that SpanMix moves: "
                 "pass another mixing, such as Linear()."

@@ -292,7 +292,7 @@ class MixTrainerMixin(
         inputs.pop("sample_weight", None)  # evaluation counts every example alike
         inputs.pop(SPECIAL_TOKENS, None)
         if isinstance(labels := inputs.get("labels"), Tensor):
-            if self._labels_are_open:
+            if self._labels_are_open and not self._labels_are_checked:
                 checks.refuse_unclear_batch(self.model, labels)
             checks.note_multi_label(self.model, labels)
             num_labels, problem_type, _ = checks.label_spec(self.model)

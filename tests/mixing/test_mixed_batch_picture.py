@@ -126,3 +126,16 @@ def test_what_cannot_be_shown_is_refused(method, options, message):
     with pytest.raises(ValueError, match=message):
         mixed_batch(method, model, inputs, labels, **options)
     assert not hooks_on(model)
+
+
+def test_where_labels_are_not_mixed_each_is_an_examples_own():
+    inputs, labels = batch_and_labels("images", 4)
+    figure = mixed_batch("mit", new_model("images"), inputs, labels, step=STEP)
+    titles = [cell.get_xlabel().split("\n")[1] for cell in figure.axes[-4:]]
+    assert titles == [f"LABEL_{label}" for label in labels.tolist()]
+
+
+def test_labels_of_another_batch_are_refused():
+    inputs, labels = batch_and_labels("images", 4)
+    with pytest.raises(ValueError, match="3 labels do not fit a batch of 4"):
+        mixed_batch("mixup", new_model("images"), inputs, labels[:3])

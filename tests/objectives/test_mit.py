@@ -181,7 +181,17 @@ def test_a_plan_of_other_pairs_is_refused_at_the_batch(plan):
         MIT()(MixedOutput(None, random(5, 3), drawn), torch.zeros(5).long(), RowLoss(CrossEntropy()), {})
 
 
-def test_equal_lams_are_refused():
+@pytest.mark.parametrize(
+    ("rows", "second_lam", "message"),
+    [
+        (2, torch.tensor([0.1, 0.2 + 1e-7]), "lam and second_lam are nearer than 0.001 in a row"),
+        (2, torch.tensor([0.1, 1.2]), r"second_lam 1.2.* is outside 0..1"),
+        (2, torch.tensor([0.1]), r"second_lam must have a number for each of the 2 rows of the plan, got \(1,\)"),
+        (2, 0.1, "second_lam must have a number for each of the 2 rows of the plan, got 0.1"),
+        (1, torch.tensor([0.1, 0.1]), r"mixed logits of shapes \(2, 3\) and \(1, 3\) do not fit a plan of 2 rows"),
+    ],
+)
+def test_mixes_that_cannot_be_taken_apart_are_refused(rows, second_lam, message):
     plan = MixPlan(torch.tensor([1, 0]), torch.tensor([0.7, 0.2]))
-    with pytest.raises(ValueError, match="lam and second_lam are equal in a row"):
-        mit_loss(random(2, 3), random(2, 3), torch.tensor([0, 1]), plan, second_lam=torch.tensor([0.1, 0.2]))
+    with pytest.raises(ValueError, match=message):
+        mit_loss(random(2, 3), random(rows, 3), torch.tensor([0, 1]), plan, second_lam=second_lam)
