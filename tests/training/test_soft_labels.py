@@ -525,3 +525,17 @@ def test_a_run_is_not_resumed_with_labels_of_another_meaning(tmp_path):
         else:
             with pytest.raises(ValueError, match=message):
                 trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_what_was_settled_for_a_whole_set_holds_for_each_of_its_batches(tmp_path):
+    """Fractions of other sums are multi-label; a batch of evaluation with a sum of 1 does not open that again."""
+    rows = [[0.5, 0.9, 0.2], [0.4, 0.4, 0.9], [1.0, 0.3, 0.0], [0.1, 0.0, 0.0], [0.5, 0.5, 0.0]]
+    data = with_labels(data_of("text", 5), torch.tensor(rows))
+    args = arguments(tmp_path, max_steps=1, per_device_eval_batch_size=4)
+    trainer = MixTrainer(new_model("text"), args, method="mixup", train_dataset=data, eval_dataset=data)
+    trainer.train()
+    logits, labels, metrics = trainer.predict(data)  # of four, and of the last alone
+    assert labels.tolist() == torch.tensor(rows).tolist()
+    expected = F.binary_cross_entropy_with_logits(torch.tensor(logits), torch.tensor(rows))
+    assert metrics["test_loss"] == pytest.approx(expected.item(), abs=1e-5)
+    assert trainer.model.config.problem_type == "multi_label_classification"
