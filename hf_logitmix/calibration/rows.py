@@ -176,8 +176,10 @@ def _arg_max_of_soft(labels: NDArray[Any] | Tensor) -> Ints:
         bad = ~((given >= 0).all(1) & (np.abs(given.sum(1) - 1) <= TOLERANCE))
         if bad.any():
             row = int(np.argmax(bad))
+            is_sum = bool((given[row] >= 0).all())
+            fault = f"sums to {given[row].sum():g}" if is_sum else f"holds {given[row][~(given[row] >= 0)][0]:g}"
             raise ValueError(
-                f"labels: row {rows.start + row} sums to {given[row].sum():g} or has an entry below 0, and a row of "
+                f"labels: row {rows.start + row} {fault}, and a row of "
                 "soft labels is one distribution: divide votes by their sum; several classes at once (multi-hot rows) "
                 "have no calibration of this kind."
             )
