@@ -29,7 +29,7 @@ from hf_logitmix.modalities.masks import Masks
 from hf_logitmix.models import public_name
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.soft_labels import problem_type_of
-from hf_logitmix.training.checks import label_column
+from hf_logitmix.training.labels import label_column
 from hf_logitmix.training.training_set import TrainingSet
 
 if TYPE_CHECKING:

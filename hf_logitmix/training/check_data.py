@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import DataCollatorWithPadding, DefaultDataCollator, default_data_collator
 
 from hf_logitmix.models import longest_input, under_peft_model, unwrap, vocabulary
-from hf_logitmix.training.checks import as_numbers, check_known_labels, label_column, label_spec
 from hf_logitmix.training.collator import MixCollator
+from hf_logitmix.training.labels import as_numbers, check_known_labels, label_column, label_spec
 from hf_logitmix.training.other_libraries import why_no_labels
 
 logger = logging.getLogger(__name__)

@@ -27,6 +27,7 @@ from hf_logitmix.soft_labels import are_soft, problem_type_of
 from hf_logitmix.step import Step
 from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training import checks, other_libraries
+from hf_logitmix.training import labels as labels_
 from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.training.auxiliary import AuxiliaryLoss
 from hf_logitmix.training.checked_data import CheckedDataMixin
@@ -141,21 +142,21 @@ class MixTrainerMixin(
     @property
     def label_spec(self) -> LabelSpec:
         """What the labels of the training set are; ``soft`` as far as the set or its batches have shown."""
-        return checks.label_spec(self.model)._replace(soft=self._are_soft)
+        return labels_.label_spec(self.model)._replace(soft=self._are_soft)
 
     def _check_labels(self) -> None:
         """The labels of the datasets that the Trainer was made with, and what the model is told of them."""
         self._expect_soft_labels()
         self._labels_are_open = problem_type_of(self.model) is None
         self._check_data()
-        found = checks.check_datasets(self.train_dataset, self.eval_dataset, self.model, self._keeps_labels())
+        found = labels_.check_datasets(self.train_dataset, self.eval_dataset, self.model, self._keeps_labels())
         self._labels_are_checked = found is not None
         if found is not None:
             self._note_soft(found.soft)
 
     def _expect_soft_labels(self) -> None:
         if getattr(self.args, "soft_labels", False):
-            checks.expect_soft_labels(self.model)
+            labels_.expect_soft_labels(self.model)
 
     def _note_soft(self, are_soft: bool) -> None:
         if not are_soft and getattr(self.args, "soft_labels", False):
@@ -220,13 +221,13 @@ class MixTrainerMixin(
             raise ValueError(f"the batch holds no `labels`, only {names}: {advice}.")
         given = inputs.pop("labels")
         if not self._labels_are_checked and self._labels_are_open:
-            checks.refuse_unclear_batch(self.model, given)
-        is_new = checks.note_multi_label(self.model, given)
+            labels_.refuse_unclear_batch(self.model, given)
+        is_new = labels_.note_multi_label(self.model, given)
         num_labels, problem_type, was_soft = self.label_spec
-        labels = checks.as_labels(given, num_labels, problem_type)
+        labels = labels_.as_labels(given, num_labels, problem_type)
         if not self._labels_are_checked:
-            checks.check_labels(labels.cpu().numpy(), num_labels, problem_type)
-            self._note_soft(checks.is_soft(labels, problem_type))
+            labels_.check_labels(labels.cpu().numpy(), num_labels, problem_type)
+            self._note_soft(labels_.is_soft(labels, problem_type))
         if is_new or self._are_soft != was_soft:
             self.method.check(self.model, self.label_spec)  # again, now that it is known what they are
         return labels
@@ -293,13 +294,13 @@ class MixTrainerMixin(
         inputs.pop(SPECIAL_TOKENS, None)
         if isinstance(labels := inputs.get("labels"), Tensor):
             if self._labels_are_open and not self._labels_are_checked:
-                checks.refuse_unclear_batch(self.model, labels)
-            checks.note_multi_label(self.model, labels)
-            num_labels, problem_type, _ = checks.label_spec(self.model)
-            are_rows = problem_type == "multi_label_classification" or checks.is_soft(labels, problem_type)
+                labels_.refuse_unclear_batch(self.model, labels)
+            labels_.note_multi_label(self.model, labels)
+            num_labels, problem_type, _ = labels_.label_spec(self.model)
+            are_rows = problem_type == "multi_label_classification" or labels_.is_soft(labels, problem_type)
             if are_rows or labels.dtype == torch.bool:
-                labels = inputs["labels"] = checks.as_labels(labels, num_labels, problem_type)
-                checks.check_labels(labels.cpu().numpy(), num_labels, problem_type)
+                labels = inputs["labels"] = labels_.as_labels(labels, num_labels, problem_type)
+                labels_.check_labels(labels.cpu().numpy(), num_labels, problem_type)
         config = getattr(unwrap(self.model), "config", None)
         before = getattr(config, "problem_type", None)
         try:

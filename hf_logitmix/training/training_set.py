@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset
 from hf_logitmix.digest import digest
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.soft_labels import classes_of
-from hf_logitmix.training.checks import check_labels, label_column
+from hf_logitmix.training.labels import check_labels, label_column
 
 
 @dataclass(frozen=True)

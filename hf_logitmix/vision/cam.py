@@ -24,8 +24,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageClassification
 
 from hf_logitmix.models import call, check_is_trained, classifier_of, linear_of
-from hf_logitmix.training.checks import label_spec
 from hf_logitmix.training.command_line import exit_with
+from hf_logitmix.training.labels import label_spec
 from hf_logitmix.vision.data import ImageData, load_images
 from hf_logitmix.vision.models import input_config
 from hf_logitmix.vision.transforms import image_transform
