@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,24 @@ from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from hf_logitmix.criteria import CrossEntropy, RowLoss
 from hf_logitmix.hub.provenance import ProvenanceMixin
 from hf_logitmix.hub.pushing import PushMixin
 from hf_logitmix.method import Method, MethodInTraining
 from hf_logitmix.methods import as_method
-from hf_logitmix.models import SPECIAL_TOKENS, unwrap
+from hf_logitmix.models import SPECIAL_TOKENS
 from hf_logitmix.objectives import Terms, total_of
 from hf_logitmix.output import MixedOutput
-from hf_logitmix.part import LabelSpec
-from hf_logitmix.soft_labels import are_soft, problem_type_of
+from hf_logitmix.soft_labels import are_soft
 from hf_logitmix.step import Step
 from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training import checks, other_libraries
-from hf_logitmix.training import labels as labels_
 from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.training.auxiliary import AuxiliaryLoss
 from hf_logitmix.training.checked_data import CheckedDataMixin
 from hf_logitmix.training.checkpoints import ResumeMixin
 from hf_logitmix.training.collator import MixCollator, take_plan
 from hf_logitmix.training.extras import ExtrasMixin
+from hf_logitmix.training.labelled import LabelsMixin, evaluated_on_rows
 from hf_logitmix.training.last_batch import LastBatchMixin
 from hf_logitmix.training.rehearsing import RehearsalMixin
 from hf_logitmix.training.search import SearchMixin
@@ -52,6 +49,7 @@ class MixTrainerMixin(
     StepsMixin,
     ExtrasMixin,
     LastBatchMixin,
+    LabelsMixin,
     CheckedDataMixin,
 ):
     """Trains with a `Method`; put it in front of any subclass of `transformers.Trainer`.
@@ -108,7 +106,6 @@ class MixTrainerMixin(
         self.add_callback(_LossMustBeAsked(self))
         self._in_training: MethodInTraining | None = None
         self._made_for: tuple[Any, ...] = ()
-        self._are_soft = False
         self._has_own_optimizer = self.optimizer is not None
         checks.check_launch(self.args)
         checks.check_best_metric(self.args)
@@ -139,30 +136,6 @@ class MixTrainerMixin(
         self.method = method
         method.check(self.model, self.label_spec)
 
-    @property
-    def label_spec(self) -> LabelSpec:
-        """What the labels of the training set are; ``soft`` as far as the set or its batches have shown."""
-        return labels_.label_spec(self.model)._replace(soft=self._are_soft)
-
-    def _check_labels(self) -> None:
-        """The labels of the datasets that the Trainer was made with, and what the model is told of them."""
-        self._expect_soft_labels()
-        self._labels_are_open = problem_type_of(self.model) is None
-        self._check_data()
-        found = labels_.check_datasets(self.train_dataset, self.eval_dataset, self.model, self._keeps_labels())
-        self._labels_are_checked = found is not None
-        if found is not None:
-            self._note_soft(found.soft)
-
-    def _expect_soft_labels(self) -> None:
-        if getattr(self.args, "soft_labels", False):
-            labels_.expect_soft_labels(self.model)
-
-    def _note_soft(self, are_soft: bool) -> None:
-        if not are_soft and getattr(self.args, "soft_labels", False):
-            raise ValueError("soft_labels=True, and train_dataset has one class id an example: leave it out.")
-        self._are_soft = are_soft
-
     # ---- training ----------------------------------------------------------------------------------------------
 
     def compute_loss(
@@ -176,7 +149,7 @@ class MixTrainerMixin(
         plan = take_plan(inputs)
         if not model.training:
             if isinstance(labels := inputs.get("labels"), Tensor) and are_soft(self.model, labels):
-                return _evaluated_on_rows(model, inputs, return_outputs)
+                return evaluated_on_rows(model, inputs, return_outputs)
             return super().compute_loss(model, inputs, return_outputs=return_outputs)
         if plan is not None:
             dispatched = isinstance(self.callback_handler.train_dataloader, DataLoaderDispatcher)
@@ -214,23 +187,6 @@ class MixTrainerMixin(
         if output.mixed_logits is not None:
             found["lam_mean"] = output.plan.lam.mean()
         return found if self.method.mixes or len(found) > 1 else {}
-
-    def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
-        if inputs.get("labels") is None:
-            names, advice = ", ".join(inputs), other_libraries.why_no_labels(inputs)
-            raise ValueError(f"the batch holds no `labels`, only {names}: {advice}.")
-        given = inputs.pop("labels")
-        if not self._labels_are_checked and self._labels_are_open:
-            labels_.refuse_unclear_batch(self.model, given)
-        is_new = labels_.note_multi_label(self.model, given)
-        num_labels, problem_type, was_soft = self.label_spec
-        labels = labels_.as_labels(given, num_labels, problem_type)
-        if not self._labels_are_checked:
-            labels_.check_labels(labels.cpu().numpy(), num_labels, problem_type)
-            self._note_soft(labels_.is_soft(labels, problem_type))
-        if is_new or self._are_soft != was_soft:
-            self.method.check(self.model, self.label_spec)  # again, now that it is known what they are
-        return labels
 
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 
@@ -287,28 +243,6 @@ class MixTrainerMixin(
             processing_class=self.processing_class,
         )
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        inputs = dict(inputs)
-        take_plan(inputs)  # a MixCollator serves evaluation too
-        inputs.pop("sample_weight", None)  # evaluation counts every example alike
-        inputs.pop(SPECIAL_TOKENS, None)
-        if isinstance(labels := inputs.get("labels"), Tensor):
-            if self._labels_are_open and not self._labels_are_checked:
-                labels_.refuse_unclear_batch(self.model, labels)
-            labels_.note_multi_label(self.model, labels)
-            num_labels, problem_type, _ = labels_.label_spec(self.model)
-            are_rows = problem_type == "multi_label_classification" or labels_.is_soft(labels, problem_type)
-            if are_rows or labels.dtype == torch.bool:
-                labels = inputs["labels"] = labels_.as_labels(labels, num_labels, problem_type)
-                labels_.check_labels(labels.cpu().numpy(), num_labels, problem_type)
-        config = getattr(unwrap(self.model), "config", None)
-        before = getattr(config, "problem_type", None)
-        try:
-            return super().prediction_step(model, inputs, *args, **kwargs)
-        finally:
-            if config is not None:  # the model's own forward guesses a problem_type and keeps it
-                config.problem_type = before
-
 
 class MixTrainer(MixTrainerMixin, Trainer):
     """`transformers.Trainer` that trains with a method: see `MixTrainerMixin`.
@@ -316,16 +250,6 @@ class MixTrainer(MixTrainerMixin, Trainer):
     Example:
         >>> trainer = MixTrainer(model=model, args=args, method="logitmix", train_dataset=data)  # doctest: +SKIP
     """
-
-
-def _evaluated_on_rows(model: nn.Module, inputs: dict[str, Any], return_outputs: bool) -> Any:
-    """The cross-entropy with soft labels, for which the models of transformers have no loss, as they give theirs."""
-    labels = inputs.pop("labels")
-    outputs = model(**inputs)
-    logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
-    loss = RowLoss(CrossEntropy(), soft_labels=True)(logits, labels).mean()
-    outputs = outputs if isinstance(outputs, Mapping) else (loss, *outputs)
-    return (loss, outputs) if return_outputs else loss
 
 
 @dataclass(frozen=True)
