@@ -77,7 +77,7 @@ def model_card(
             dataset_config=dataset_config or None,
             dataset_split=split_of[metric],
             metric_type=metric,
-            metric_value=round(value, 6),
+            metric_value=round(float(value), 6),  # of a NumPy number YAML would keep the type
         )
         for metric, value in metrics.items()
         if math.isfinite(value)  # the Hub takes numbers alone
