@@ -48,6 +48,14 @@ class Modality:
         """One forward that mixes linearly at ``level``; ``draw`` in [0, 1) chooses the one of ``manifold``."""
         raise NotImplementedError
 
+    def share_layers(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+        """From now on the layers below a mix run on the clean rows alone, for as long as the model has its hooks.
+
+        Raises:
+            ValueError: for a model whose layers cannot be given a part of their rows.
+        """
+        raise NotImplementedError
+
     @contextmanager
     def watched(self, model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], list[Tensor]]]:
         """A block in which a forward of the inputs it gives leaves the mixable input in the list it gives.

@@ -34,16 +34,20 @@ class MixingPass:
         return None
 
     def after_embedding(self, ids: Any, output: Any, word: bool) -> Any:
-        """The output with its mixed rows."""
-        raise NotImplementedError
+        """The output of an embedding, with its mixed rows."""
+        return output
 
     def mix(self, hidden: Tensor, axis: int = 0) -> Tensor:
         """Hidden states with their mixed rows."""
         raise NotImplementedError
 
-    def after_layer(self, output: Any) -> Any:
-        """A layer's output with its mixed rows: of every float tensor in it that has a row an example."""
-        return recursively_apply(self._mix_rows, output)
+    def before_layer(self, k: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        """What layer k, counted from 1, is to be given instead, or None."""
+        return None
+
+    def after_layer(self, k: int, output: Any) -> Any:
+        """The output of layer k with its mixed rows: of every float tensor in it that has a row an example."""
+        return recursively_apply(self._mix_rows, output) if self.level == f"hidden:{k}" else output
 
     def _mix_rows(self, hidden: Tensor) -> Tensor:
         if not hidden.is_floating_point() or hidden.dim() == 0 or len(hidden) != self.rows:
@@ -97,23 +101,38 @@ class OverwriteMixedRows(MixingPass):
         return 0 if len(ids) == rows else None
 
 
-class MixWithinBatch(MixingPass):
-    """A forward over B rows that are mixed with one another, B of B, so that no clean row is left."""
+class AppendMixedRows(MixingPass):
+    """A forward over B rows, to which the mixed ones are added where it is mixed, or which they replace.
 
-    def __init__(self, level: str, plan: MixPlan) -> None:
-        super().__init__(level, plan, len(plan.lam))
+    So all that comes before runs once. ``keeps_clean`` is whether the clean rows go on.
+    """
+
+    def __init__(self, level: str, plan: MixPlan, batch_size: int, *, keeps_clean: bool) -> None:
+        super().__init__(level, plan, batch_size)
+        self.keeps_clean = keeps_clean
 
     def mix(self, hidden: Tensor, axis: int = 0) -> Tensor:
-        return interpolate(hidden, hidden.index_select(axis, self.plan.partner.to(hidden.device)), self.plan.lam, axis)
+        partner = hidden.index_select(axis, self.plan.partner.to(hidden.device))
+        mixed = interpolate(hidden.narrow(axis, 0, len(self.plan.lam)), partner, self.plan.lam, axis)
+        return torch.cat([hidden, mixed], axis) if self.keeps_clean else mixed
 
 
 class MixingHooks:
-    """The forward hooks of one model. They do nothing but while `mixing` is entered, and one `remove` ends them."""
+    """The forward hooks of one model. They do nothing but while `mixing` is entered, and one `remove` ends them.
+
+    Attributes:
+        layers: where the model is mixed.
+        fixed: for each hidden layer the names of the tensors it is given that have no row an example, once the layers
+            below a mix run on the clean rows alone (`Modality.share_layers`); None while all layers run on all rows.
+        needs_all_rows: whether it was found that they have to.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.layers: MixableLayers = layers_of(model)
         self.is_causal = is_causal(model)
         self.needs_clean_rows = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+        self.fixed: tuple[frozenset[str], ...] | None = None
+        self.needs_all_rows = False
         self._pass: MixingPass | None = None
         self._handles = []
         for modules, word in ((self.layers.words, True), (self.layers.types, False)):
@@ -127,7 +146,8 @@ class MixingHooks:
             if looks_up and id(module) not in known:
                 self._handles.append(module.register_forward_pre_hook(self._before_other))
         for k, layer in enumerate(self.layers.hidden, start=1):
-            self._handles.append(layer.register_forward_hook(partial(self._after_layer, f"hidden:{k}")))
+            self._handles.append(layer.register_forward_pre_hook(partial(self._before_layer, k), with_kwargs=True))
+            self._handles.append(layer.register_forward_hook(partial(self._after_layer, k)))
         if self.layers.head:
             self._handles.append(self.layers.head[0].register_forward_pre_hook(self._before_head))
 
@@ -172,10 +192,11 @@ class MixingHooks:
                 "would be mixed in part: pass level='hidden:k', or a method that mixes nothing."
             )
 
-    def _after_layer(self, level: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self._pass is None or self._pass.level != level:
-            return None
-        return self._pass.after_layer(output)
+    def _before_layer(self, k: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return None if self._pass is None else self._pass.before_layer(k, args, kwargs)
+
+    def _after_layer(self, k: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return None if self._pass is None else self._pass.after_layer(k, output)
 
     def _before_head(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self._pass is None or self._pass.level != "pooled":

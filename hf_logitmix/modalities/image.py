@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
 from hf_logitmix.modalities.base import Modality
-from hf_logitmix.modalities.hooks import MixWithinBatch, OverwriteMixedRows, attached, check_checkpointing, interpolate
+from hf_logitmix.modalities.hooks import AppendMixedRows, OverwriteMixedRows, attached, check_checkpointing, interpolate
 from hf_logitmix.modalities.layers import resolve_level
 from hf_logitmix.modalities.masks import Masks
 from hf_logitmix.models import call
@@ -43,7 +43,8 @@ class Images(Modality):
     ) -> MixedOutput:
         """One forward that mixes linearly at ``level``: the pixels, or what a layer makes of them.
 
-        At a layer the mixed rows alone are enough where each image has one: they are mixed with one another there.
+        Where `share_layers` holds, and where each image has a mixed row and these alone are asked for, the images go in
+        once and the mixed rows come in at the layer.
         """
         if level == "embedding":
             pixels = inputs["pixel_values"]
@@ -57,13 +58,20 @@ class Images(Modality):
                 return self.forward(model, inputs, plan, rows, level=level, draw=draw)
             pixels = inputs["pixel_values"]
             size, mixed_rows = len(pixels), len(plan.partner)
-            if rows == "mixed" and mixed_rows == size:
-                with hooks.mixing(MixWithinBatch(level, plan)):
-                    return MixedOutput(None, call(model, inputs, size), plan)
+            if rows == "mixed" and (hooks.fixed is not None or mixed_rows == size):
+                with hooks.mixing(AppendMixedRows(level, plan, size, keeps_clean=False)):
+                    return MixedOutput(None, call(model, inputs, mixed_rows), plan)
+            if hooks.fixed is not None:
+                with hooks.mixing(AppendMixedRows(level, plan, size, keeps_clean=True)):
+                    return split(call(model, inputs, size + mixed_rows), size, plan)
             both = {**inputs, "pixel_values": torch.cat([pixels, pixels[:mixed_rows]])}
             with hooks.mixing(OverwriteMixedRows(level, plan, size)):
                 output = split(call(model, both, size + mixed_rows), size, plan)
             return output if rows == "both" else output._replace(logits=None)
+
+    def share_layers(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+        with attached(model) as hooks:
+            hooks.fixed = ()  # no masks go past the layers
 
     @contextmanager
     def watched(self, model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], list[Tensor]]]:

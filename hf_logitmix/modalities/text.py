@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from hf_logitmix.modalities.base import Modality
 from hf_logitmix.modalities.hooks import (
+    AppendMixedRows,
     MixingPass,
     OverwriteMixedRows,
     attached,
@@ -22,6 +23,7 @@ from hf_logitmix.modalities.hooks import (
 )
 from hf_logitmix.modalities.layers import layers_of, resolve_level
 from hf_logitmix.modalities.masks import Masks, compute_dtype, scores_of, soft_weights, why_not_soft
+from hf_logitmix.modalities.shared_layers import CleanRowsBelow, fixed_tensors
 from hf_logitmix.models import call, first_of, name_of, unwrap
 from hf_logitmix.output import MixedOutput, Rows, split
 from hf_logitmix.pairing.plan import MixPlan
@@ -113,6 +115,8 @@ class Text(Modality):
     ) -> MixedOutput:
         """One forward that mixes at ``level``, over [clean ; mixed] rows or, where that is enough, over the mixed ones.
 
+        Where `share_layers` holds, the layers up to ``level`` run on the clean rows alone.
+
         Raises:
             ValueError: for ``masks="soft"`` and a model that is known to take no such mask.
         """
@@ -122,6 +126,10 @@ class Text(Modality):
         with attached(model) as hooks:
             level = resolve_level(level, hooks.layers, draw)
             size, mixed = _batch_size(inputs), len(plan.partner)
+            if level == "pooled" and hooks.fixed is not None:
+                with hooks.mixing(AppendMixedRows(level, plan, size, keeps_clean=rows == "both")):
+                    logits = call(model, inputs, mixed + (size if rows == "both" else 0))
+                return split(logits, size, plan) if rows == "both" else MixedOutput(None, logits, plan)
             mask = inputs.get("attention_mask")
             is_soft = masks == "soft" and level != "pooled" and _has_padding(mask)
             second = pair_inputs(inputs, plan, "soft" if is_soft else "union")
@@ -142,9 +150,16 @@ class Text(Modality):
             }
             if is_soft:
                 both["attention_mask"] = as_scores(both["attention_mask"])
-            with hooks.mixing(OverwriteMixedRows(level, plan, size, _ids(both))):
+            way: MixingPass = OverwriteMixedRows(level, plan, size, _ids(both))
+            if level != "embedding" and hooks.fixed is not None:
+                way = CleanRowsBelow(level, plan, size, hooks.fixed, keeps_clean=rows == "both")
+            with hooks.mixing(way):
                 output = split(call(model, both, size + mixed), size, plan)
             return output if rows == "both" else output._replace(logits=None)
+
+    def share_layers(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+        with attached(model) as hooks:
+            hooks.fixed = fixed_tensors(hooks, unwrap(model), inputs, _batch_size(inputs))
 
     @contextmanager
     def watched(self, model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], list[Tensor]]]:

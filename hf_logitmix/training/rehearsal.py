@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from hf_logitmix.criteria import Criterion
 from hf_logitmix.mixing import Linear, Mixing
+from hf_logitmix.modalities import modality_of
+from hf_logitmix.modalities.hooks import attached
 from hf_logitmix.modalities.masks import have_masks, why_not_soft
 from hf_logitmix.models import call, evaluating, find_classifier, first_of, name_of, unwrap, warn_of_linear_head
 from hf_logitmix.output import MixedOutput, Rows
@@ -49,8 +51,13 @@ def rehearse(
     log that says why. This is a matter of the model, not of the batch; if texts are padded on a side where it holds
     only nearly, as for decoders on the right, the log has a line that says so.
 
+    Where a level lies inside the model, the layers below it run on the clean rows alone from then on, for as long as
+    the model has its hooks (`Mixing.install`), if on two texts of unequal length that gives the same; where it does
+    not, the log has a line with the reason. BatchNorm there then sees the clean rows alone.
+
     The cost is a plain forward of at most 8 rows, one of 2 and one of 4, and for each level one or two of 4; for the
-    masks one of 2 and one of 4, or twice that. Modes, random numbers, statistics and gradients stay as they were.
+    masks one of 2 and one of 4, or twice that; for levels inside the model one of 2, one of 4, and two of 4 a level.
+    Modes, random numbers, statistics and gradients stay as they were.
 
     Args:
         model: as for `mixed_forward`; wrappers such as DistributedDataParallel are left out.
@@ -147,6 +154,38 @@ class _Stage:
                 ) from error
             if rows == "both" and isinstance(choice, Linear) and self.is_linear(choice):
                 warn_of_linear_head(f"level={choice.level!r}{drawn and drawn + ','}")
+        self.share_layers([choice for choice in mixing.choices(self.model) if is_inside(choice)], rows)
+
+    def share_layers(self, inside: list[Mixing], rows: Rows) -> None:
+        """Let the layers below a mix run on the clean rows alone, if that gives the same; else say why not."""
+        if not inside:
+            return
+        config = getattr(self.model, "config", None)
+        ends = (getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None))
+        stage = replace(self, inputs=unequally_long(self.inputs, *ends, "right") or self.inputs)
+        with attached(self.model) as hooks:
+            if hooks.needs_all_rows:
+                return
+            hooks.fixed = None
+            expected = [stage.mixed(choice, rows, 0.3, 0.6) for choice in inside]
+            try:
+                modality_of(self.model).share_layers(self.model, stage.inputs)
+                found = [stage.mixed(choice, rows, 0.3, 0.6) for choice in inside]
+                reason = "" if all(map(stage.are_same, found, expected)) else "its logits would be others"
+            except Exception as error:
+                if should_reduce_batch_size(error):
+                    raise
+                reason = str(error).partition("\n")[0].rstrip(".")
+            if reason:
+                hooks.fixed, hooks.needs_all_rows = None, True
+                logger.warning(
+                    "%s: layers below the mix run on mixed rows too, as they cannot run on the clean ones alone (%s).",
+                    *(name_of(self.model), reason),
+                )
+
+    def are_same(self, found: MixedOutput, expected: MixedOutput) -> bool:
+        pairs = [(found.logits, expected.logits), (found.mixed_logits, expected.mixed_logits)]
+        return all(a is None or b is None or self.same(a, b) for a, b in pairs)
 
     def with_masks(self, mixing: Mixing, rows: Rows, padded: set[str]) -> Mixing:
         """The mixing with ``masks``, where texts are mixed before their masks have done all they do."""
@@ -229,6 +268,11 @@ class _Stage:
     def same(self, found: Tensor, expected: Tensor) -> bool:
         off = (found - expected).abs()
         return not len(off) or off.max().item() <= _SHARE * self.distance + self.noise
+
+
+def is_inside(mixing: Mixing) -> bool:
+    """Whether it mixes at a layer of the model, so that there are layers below."""
+    return isinstance(mixing, Linear) and mixing.level != "embedding"
 
 
 def _has_masks(mixing: Mixing, model: nn.Module) -> TypeGuard[Linear]:

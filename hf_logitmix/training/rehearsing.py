@@ -56,7 +56,10 @@ class RehearsalMixin(_Base):
         if not self.method.mixes:
             return
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            logger.warning("FSDP and DeepSpeed cut up the model, so the mixing is not tried before training.")
+            logger.warning(
+                "FSDP and DeepSpeed cut up the model, so the mixing is not tried before training, and layers below a "
+                "mix run on mixed rows too."
+            )
             self._begin_masks(is_tried=False)
             return
         mixing, criterion = self.method_in_training.mixing, self.method.criterion

@@ -24,7 +24,7 @@ from helpers.training import arguments, weights
 from hf_logitmix import METHODS, MixPlan, MixTrainer, get_method, mixed_forward
 from hf_logitmix.mixing import Linear, PuzzleMix
 from hf_logitmix.mixing.puzzlemix import puzzlemix
-from hf_logitmix.modalities.hooks import MixWithinBatch, OverwriteMixedRows, check_checkpointing
+from hf_logitmix.modalities.hooks import AppendMixedRows, OverwriteMixedRows, check_checkpointing
 from hf_logitmix.modalities.layers import layers_of
 from hf_logitmix.objectives.second_head import SecondHead
 from hf_logitmix.step import Step
@@ -161,10 +161,15 @@ def test_checkpointing_is_seen_in_every_module_of_timm():
 def test_all_that_a_layer_puts_out_is_mixed(kind):
     """Every float tensor with a row an image, in tuples, lists and dicts; nothing else."""
     rows = 10 if kind == "clean rows too" else 5
-    forward = OverwriteMixedRows("hidden:1", PLAN, 5) if kind == "clean rows too" else MixWithinBatch("hidden:1", PLAN)
+    clean_too = kind == "clean rows too"
+    forward = (
+        OverwriteMixedRows("hidden:1", PLAN, 5)
+        if clean_too
+        else AppendMixedRows("hidden:1", PLAN, 5, keeps_clean=False)
+    )
     image, token, scale = torch.randn(rows, 2, 3), torch.randn(rows, 1), torch.randn(7, 2)
     where = torch.arange(rows)
-    found = forward.after_layer((image, [token, None, {"scale": scale, "where": where}], 3))
+    found = forward.after_layer(1, (image, [token, None, {"scale": scale, "where": where}], 3))
 
     def by_loop(tensor):
         mixed = [
@@ -184,8 +189,8 @@ def test_all_that_a_layer_puts_out_is_mixed(kind):
 
 
 def test_what_holds_no_row_an_image_is_not_called_mixed():
-    forward = MixWithinBatch("hidden:1", PLAN)
-    forward.after_layer((torch.randn(20, 3), [torch.arange(5)], "text"))
+    forward = AppendMixedRows("hidden:1", PLAN, 5, keeps_clean=False)
+    forward.after_layer(1, (torch.randn(20, 3), [torch.arange(5)], "text"))
     assert not forward.fired
 
 
