@@ -3,7 +3,8 @@
     python glue_runs/sweep.py glue_runs/configs/first_results.yaml --glue_dir GLUE --model_name_or_path MODEL
 
 The file names `output_dir`, `tasks`, `methods`, `seeds` and `arguments` of run_glue.py; with `datasets` in place of
-`tasks` the runs are those of hf_logitmix.vision.train. Arguments after the file are added to every run. A run that was
+`tasks` the runs are those of hf_logitmix.vision.train. A method may have options of its own, as on the command line:
+`logitmix --level hidden:2`. Arguments after the file are added to every run. A run that was
 cut off goes on from its last checkpoint; one that fails is named at the end, and the exit status is 1. A folder whose
 run was started with other arguments (its sweep.json tells) is refused, not counted as done.
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -61,11 +64,13 @@ def commands(config: dict[str, Any], extra: list[str]) -> list[tuple[Path, list[
         fixed += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     runs = []
     for seed, task, method in itertools.product(config["seeds"], config[kind], config["methods"]):
-        folder = Path(config["output_dir"]) / f"{Path(task).name}-{method}-{seed}"
-        chosen = [task, "--method", method, "--seed", str(seed), "--output_dir", str(folder)]
+        name = re.sub(r"[^\w.]+", "-", method)  # of a folder, with the options too
+        folder = Path(config["output_dir"]) / f"{Path(task).name}-{name}-{seed}"
+        chosen = [task, "--seed", str(seed), "--output_dir", str(folder)]
+        own = ["--method", *shlex.split(method)]  # behind what is shared, of which an option of its own takes the place
         if folder in dict(runs):
             raise ValueError(f"{kind}: two runs would share the folder {folder}: give them other names.")
-        runs.append((folder, [sys.executable, *_SCRIPTS[kind], *chosen, *fixed, *extra]))
+        runs.append((folder, [sys.executable, *_SCRIPTS[kind], *chosen, *fixed, *own, *extra]))
     return runs
 
 

@@ -218,6 +218,13 @@ def test_commands_are_every_combination_once(tmp_path, arguments):
     assert names == []
 
 
+def test_a_method_may_have_options_of_its_own(tmp_path):
+    changes = {"tasks": ["cola"], "methods": ["logitmix", "logitmix --level hidden:2"], "seeds": [1]}
+    runs = sweep.commands(sweep.read_config(config(tmp_path, **changes, arguments={"level": "pooled"})), [])
+    assert [folder.name for folder, _ in runs] == ["cola-logitmix-1", "cola-logitmix-level-hidden-2-1"]
+    assert [sweep.arguments_of(command)["--level"] for _, command in runs] == [["pooled"], ["hidden:2"]]
+
+
 def test_a_sweep_over_datasets_trains_images(tmp_path):
     changes = {"tasks": "dropped", "datasets": ["mnist", "a/folder"], "methods": ["cutmix"], "seeds": [3]}
     runs = sweep.commands(sweep.read_config(config(tmp_path, **changes)), [])
