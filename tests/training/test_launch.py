@@ -16,7 +16,7 @@ import torch
 from helpers.launching import ENVIRONMENT, TESTS, TORCHRUN, run_launched
 
 README = (TESTS.parent / "README.md").read_text()
-METHODS = ["vanilla", "label_smoothing", "mixup", "logitmix", "soft logitmix"]
+METHODS = ["vanilla", "label_smoothing", "mixup", "logitmix", "soft logitmix", "logitmix at hidden:2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
 # With `--cpu` accelerate starts one process whatever --num_processes says. It starts two for `distributed_type:
 # MULTI_GPU`, GPUs or not; on a machine without them the script then has to ask for the CPU (--use_cpu).

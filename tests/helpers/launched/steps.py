@@ -3,7 +3,7 @@
 torchrun --nproc_per_node 2 -m helpers.launched.steps OUTPUT PER_DEVICE_BATCH ACCUMULATION ACCELERATOR_CONFIG METHOD ...
 
 The accelerator_config is JSON. Where it is empty the batches bring their partners; else each process draws its own.
-"soft METHOD" trains on soft labels.
+"soft METHOD" trains on soft labels, "METHOD at LEVEL" mixes there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from helpers.data import data_without_types
 from helpers.models import tiny_bert
 from helpers.soft import soft_data
 from helpers.training import InOrder, arguments, collate_pairs, weights
+from hf_logitmix import get_method
 from hf_logitmix.metrics import calibration_of
 from hf_logitmix.training.command_line import leave_together
 
@@ -27,6 +28,7 @@ TRAIN, EVAL = 24, 12
 def run(folder: Path, method: str, batch: int, accumulation: int, config: dict) -> dict:
     """Train three steps of eight examples and evaluate."""
     is_soft = method.startswith("soft ")
+    name, _, level = method.removeprefix("soft ").partition(" at ")
     data = soft_data(TRAIN + EVAL) if is_soft else data_without_types(TRAIN + EVAL)
     args = arguments(
         folder,
@@ -38,7 +40,7 @@ def run(folder: Path, method: str, batch: int, accumulation: int, config: dict) 
     trainer = InOrder(
         model=tiny_bert(problem_type="single_label_classification") if is_soft else tiny_bert(),
         args=args,
-        method=method.removeprefix("soft "),
+        method=get_method(name, level=level) if level else name,
         train_dataset=data[:TRAIN],
         eval_dataset=data[TRAIN:],
         data_collator=None if config else collate_pairs,
