@@ -30,8 +30,8 @@ class RandomPairs(Pairing):
         lam: the weight of an example in its mixed input (Zhang et al., mixup, 2018: Beta(alpha, alpha)).
         label_lam: the weight of its label, drawn independently; None is the lam of the inputs.
         per_example: draw for each example instead of once for the batch.
-        fraction: mix only this share of the batch, which makes LogitMix cost 1 + fraction vanilla steps instead of 2.
-            Not from any paper.
+        fraction: mix only this share of the batch, which makes LogitMix cost 1 + fraction vanilla steps instead of 2
+            (at layer k of n, 1 + fraction (n - k) / n). Not from any paper.
         prob: the share of batches that are mixed at all (CutMix: 0.5 on 32 x 32 images, 1 on larger ones in the
             paper's code); in the others lam is 1.
         off_after: the share of training after which nothing is mixed any more (timm's ``mixup_off_epoch``).
