@@ -63,7 +63,7 @@ def commands(config: dict[str, Any], extra: list[str]) -> list[tuple[Path, list[
     for name, value in (config.get("arguments") or {}).items():
         fixed += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     runs = []
-    for seed, task, method in itertools.product(config["seeds"], config[kind], config["methods"]):
+    for task, seed, method in itertools.product(config[kind], config["seeds"], config["methods"]):
         name = re.sub(r"[^\w.]+", "-", method)  # of a folder, with the options too
         folder = Path(config["output_dir"]) / f"{Path(task).name}-{name}-{seed}"
         chosen = [task, "--seed", str(seed), "--output_dir", str(folder)]
