@@ -263,7 +263,7 @@ def test_a_sweep_goes_on_after_a_failure_and_later_runs_only_what_is_missing(tmp
     pretend(monkeypatch, rte_vanilla_1=1, cola_mixup_2=3)
     assert sweep.main([str(config(tmp_path)), "--level", "pooled"]) == 1
     failed = capsys.readouterr().out.splitlines()[-1].split("Failed: ")[1]
-    assert failed.split(", ") == ["rte-vanilla-1", "cola-mixup-2"]
+    assert failed.split(", ") == ["cola-mixup-2", "rte-vanilla-1"]
     (tmp_path / "runs/rte-vanilla-1/checkpoint-4").mkdir()  # cut off while it was saved
     (tmp_path / "runs/cola-mixup-2/checkpoint-9").mkdir()
     (tmp_path / "runs/cola-mixup-2/checkpoint-9/trainer_state.json").write_text("{}")
