@@ -5,54 +5,79 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_logitmix.modalities.image import check_images
+from hf_logitmix.modalities.image import check_images, mixed_pixels, new_rows
+from hf_logitmix.output import Rows
 from hf_logitmix.pairing.plan import MixPlan
 
 
-def mixup(pixels: Tensor, plan: MixPlan) -> tuple[Tensor, MixPlan]:
+def mixup(pixels: Tensor, plan: MixPlan, rows: Rows = "mixed") -> tuple[Tensor, MixPlan]:
     r"""Mixup of images, :math:`\tilde x_i = \lambda_i x_i + (1-\lambda_i) x_{\pi(i)}` (Zhang et al., 2018).
 
     Args:
         pixels: FloatTensor[B, C, H, W]; not changed.
         plan: of M <= B rows.
+        rows: ``mixed``, or ``both`` to have the clean images before them, without another copy of either.
 
     Returns:
-        the mixed images, FloatTensor[M, C, H, W], and the plan as it was.
+        the mixed images, FloatTensor[M, C, H, W], or [B + M, C, H, W] for ``both``, and the plan as it was.
+
+    Raises:
+        ValueError: for pixels that are no floats [B, C, H, W], and other ``rows``.
     """
-    check_images(pixels)
-    lam = plan.lam.reshape(-1, 1, 1, 1)
-    mixed = lam * pixels[: len(plan.partner)] + (1 - lam) * pixels[plan.partner]
-    return mixed.to(pixels.dtype), plan
+    return mixed_pixels(pixels, plan, rows), plan
 
 
-def cutmix(pixels: Tensor, plan: MixPlan, generator: torch.Generator | None = None) -> tuple[Tensor, MixPlan]:
+def cutmix(
+    pixels: Tensor, plan: MixPlan, generator: torch.Generator | None = None, rows: Rows = "mixed"
+) -> tuple[Tensor, MixPlan]:
     r"""CutMix: a box of the partner's pixels, of share 1 - lam, is put into each image (Yun et al., 2019).
 
     The box has sides :math:`H\sqrt{1-\lambda}` and :math:`W\sqrt{1-\lambda}` and a uniform centre; what hangs over the
-    edge is clipped. Rows with the same lam may have different boxes.
+    edge is clipped. Where all rows have the same lam they have the same box, as in the authors' code; otherwise each
+    has its own.
 
     Args:
         pixels: FloatTensor[B, C, H, W]; not changed.
-        plan: of M <= B rows.
-        generator: source of the centres; on the device of the pixels, or on the CPU.
+        plan: of M <= B rows. On the CPU it is looked at; on a GPU nothing waits for it.
+        generator: source of the centres; on the device of the plan, or on the CPU.
+        rows: ``mixed``, or ``both`` to have the clean images before them, without another copy of either.
 
     Returns:
-        the mixed images, [M, C, H, W], and the plan with lam corrected to the share of an image's own pixels.
+        the mixed images, [M, C, H, W], or [B + M, C, H, W] for ``both``, and the plan with lam corrected to the share
+        of an image's own pixels.
+
+    Raises:
+        ValueError: for pixels that are no floats [B, C, H, W], and other ``rows``.
     """
     check_images(pixels)
-    partner, lam, (height, width) = plan.partner, plan.lam, pixels.shape[-2:]
+    lam, count, (height, width) = plan.lam, len(plan.partner), pixels.shape[-2:]
     source = generator.device if generator is not None else torch.device("cpu")
-    centres = torch.rand(2, len(partner), generator=generator, device=source).to(pixels.device, non_blocking=True)
+    centres = torch.rand(2, count, generator=generator, device=source).to(lam.device, non_blocking=True)
+    is_one_lam = (lam == lam[:1]).all()
+    vertical, horizontal = torch.where(is_one_lam, centres[:, :1], centres)
     side = (1 - lam.double()).clamp(0, 1).sqrt()
+    (top, bottom), (left, right) = _cut(height, side, vertical), _cut(width, side, horizontal)
+    true_lam = 1 - (bottom - top) * (right - left) / (height * width)
+    partner = plan.partner.to(pixels.device, non_blocking=True)
+    if count and lam.device.type == "cpu" and is_one_lam and not pixels.requires_grad:
+        shown = new_rows(pixels, torch.arange(count, device=pixels.device), rows)
+        box = (..., slice(int(top[0]), int(bottom[0])), slice(int(left[0]), int(right[0])))
+        torch.index_select(pixels[box], 0, partner, out=shown[len(shown) - count :][box])
+    else:
+        shown = new_rows(pixels, partner, rows)
+        own = torch.maximum(_outside(top, bottom, pixels, -2), _outside(left, right, pixels, -1))
+        shown[len(shown) - count :].lerp_(pixels[:count], own)
+    return shown, plan._replace(lam=true_lam.to(lam.dtype))
 
-    def cut(size: int, centre: Tensor) -> Tensor:
-        length, middle = (size * side).round(), (size * centre).floor()
-        start = (middle - (length / 2).floor()).clamp(0, size)
-        stop = (middle + (length / 2).ceil()).clamp(0, size)
-        at = torch.arange(size, device=pixels.device)
-        return (at >= start[:, None]) & (at < stop[:, None])
 
-    box = cut(height, centres[0])[:, :, None] & cut(width, centres[1])[:, None, :]
-    mixed = torch.where(box[:, None], pixels[partner], pixels[: len(partner)])
-    true_lam = 1 - box.sum((1, 2)).double() / (height * width)
-    return mixed, plan._replace(lam=true_lam.to(lam.dtype))
+def _cut(size: int, side: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a box starts and stops along an axis of ``size`` pixels, [M] each; sides and centres are shares of it."""
+    length, middle = (size * side).round(), (size * centre).floor()
+    return (middle - (length / 2).floor()).clamp(0, size), (middle + (length / 2).ceil()).clamp(0, size)
+
+
+def _outside(start: Tensor, stop: Tensor, pixels: Tensor, axis: int) -> Tensor:
+    """1 at the places of an axis that are outside start..stop, else 0, [M, 1, H, 1] or [M, 1, 1, W]."""
+    at = torch.arange(pixels.shape[axis], device=start.device)
+    outside = ((at < start[:, None]) | (at >= stop[:, None])).to(pixels.device, pixels.dtype, non_blocking=True)
+    return outside[:, None, :, None] if axis == -2 else outside[:, None, None, :]
