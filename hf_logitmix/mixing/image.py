@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from hf_logitmix.modalities.image import check_images, mixed_pixels, new_rows
+from hf_logitmix.modalities.image import check_images, check_rows, mixed_pixels, new_rows
 from hf_logitmix.output import Rows
 from hf_logitmix.pairing.plan import MixPlan
 
@@ -50,34 +53,46 @@ def cutmix(
         ValueError: for pixels that are no floats [B, C, H, W], and other ``rows``.
     """
     check_images(pixels)
-    lam, count, (height, width) = plan.lam, len(plan.partner), pixels.shape[-2:]
+    check_rows(rows)
+    lam, device = plan.lam, plan.lam.device
+    numbers = set(lam.tolist()) if device.type == "cpu" and not pixels.requires_grad else set()
     source = generator.device if generator is not None else torch.device("cpu")
-    centres = torch.rand(2, count, generator=generator, device=source).to(lam.device, non_blocking=True)
-    is_one_lam = (lam == lam[:1]).all()
-    vertical, horizontal = torch.where(is_one_lam, centres[:, :1], centres)
-    side = (1 - lam.double()).clamp(0, 1).sqrt()
-    (top, bottom), (left, right) = _cut(height, side, vertical), _cut(width, side, horizontal)
-    true_lam = 1 - (bottom - top) * (right - left) / (height * width)
-    partner = plan.partner.to(pixels.device, non_blocking=True)
-    if count and lam.device.type == "cpu" and is_one_lam and not pixels.requires_grad:
-        shown = new_rows(pixels, torch.arange(count, device=pixels.device), rows)
-        box = (..., slice(int(top[0]), int(bottom[0])), slice(int(left[0]), int(right[0])))
-        torch.index_select(pixels[box], 0, partner, out=shown[len(shown) - count :][box])
-    else:
-        shown = new_rows(pixels, partner, rows)
-        own = torch.maximum(_outside(top, bottom, pixels, -2), _outside(left, right, pixels, -1))
-        shown[len(shown) - count :].lerp_(pixels[:count], own)
+    # the first row of many is what one row alone would be
+    centres = torch.rand(1 if len(numbers) == 1 else len(lam), 2, generator=generator, device=source)
+    if len(numbers) == 1:
+        return _cut_out(pixels, plan, numbers.pop(), centres[0].tolist(), rows)
+    centres = centres.to(device, torch.float64, non_blocking=True)
+    centres = torch.where((lam == lam[:1]).all(), centres[:1], centres)
+    size = torch.tensor(pixels.shape[-2:]).to(device, torch.float64, non_blocking=True)
+    length = (size * (1 - lam.double()).clamp(0, 1).sqrt().unsqueeze(1)).round()
+    start = (size * centres).floor() - (length / 2).floor()  # [M, 2], of the rows and of the columns
+    stop = torch.minimum(start + length, size)
+    start = start.clamp_min(0)
+    own = torch.maximum(_outside(start, stop, pixels, -2), _outside(start, stop, pixels, -1))
+    shown = new_rows(pixels, plan.partner.to(pixels.device, non_blocking=True), rows)
+    shown[len(shown) - len(lam) :].lerp_(pixels[: len(lam)], own)
+    true_lam = 1 - (stop - start).prod(1) / size.prod()
     return shown, plan._replace(lam=true_lam.to(lam.dtype))
 
 
-def _cut(size: int, side: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a box starts and stops along an axis of ``size`` pixels, [M] each; sides and centres are shares of it."""
-    length, middle = (size * side).round(), (size * centre).floor()
-    return (middle - (length / 2).floor()).clamp(0, size), (middle + (length / 2).ceil()).clamp(0, size)
+def _cut_out(pixels: Tensor, plan: MixPlan, lam: float, centre: list[float], rows: Rows) -> tuple[Tensor, MixPlan]:
+    """CutMix with one box, whose numbers are known, so that nothing but the box itself is read or written twice."""
+    box: list[slice] = []
+    for size, share in zip(pixels.shape[-2:], centre, strict=True):
+        length = round(size * math.sqrt(min(max(1 - lam, 0.0), 1.0)))
+        start = math.floor(size * share) - length // 2
+        box.append(slice(max(start, 0), min(start + length, size)))
+    count, partner = len(plan.partner), plan.partner.to(pixels.device, non_blocking=True)
+    place: tuple[Any, ...] = (..., *box)
+    shown = torch.cat([pixels, pixels[:count]]) if rows == "both" else pixels[:count].clone()
+    torch.index_select(pixels[place], 0, partner, out=shown[len(shown) - count :][place])
+    true_lam = 1 - math.prod(side.stop - side.start for side in box) / math.prod(pixels.shape[-2:])
+    return shown, plan._replace(lam=torch.full_like(plan.lam, true_lam))
 
 
 def _outside(start: Tensor, stop: Tensor, pixels: Tensor, axis: int) -> Tensor:
-    """1 at the places of an axis that are outside start..stop, else 0, [M, 1, H, 1] or [M, 1, 1, W]."""
+    """1 at the places of an axis that are outside of start..stop, else 0, [M, 1, H, 1] or [M, 1, 1, W]."""
     at = torch.arange(pixels.shape[axis], device=start.device)
-    outside = ((at < start[:, None]) | (at >= stop[:, None])).to(pixels.device, pixels.dtype, non_blocking=True)
-    return outside[:, None, :, None] if axis == -2 else outside[:, None, None, :]
+    outside = (at < start[:, axis, None]) | (at >= stop[:, axis, None])
+    shape = (-1, 1, *(len(at) if axis == place else 1 for place in (-2, -1)))
+    return outside.reshape(shape).to(pixels.device, pixels.dtype, non_blocking=True)

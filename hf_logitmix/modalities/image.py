@@ -81,6 +81,7 @@ def mixed_pixels(pixels: Tensor, plan: MixPlan, rows: Rows) -> Tensor:
         ValueError: for pixels that are no floats [B, C, H, W], and other ``rows``.
     """
     check_images(pixels)
+    check_rows(rows)
     count = len(plan.partner)
     shown = new_rows(pixels, plan.partner.to(pixels.device, non_blocking=True), rows)
     mixed, own = shown[len(shown) - count :], pixels[:count]
@@ -93,13 +94,7 @@ def mixed_pixels(pixels: Tensor, plan: MixPlan, rows: Rows) -> Tensor:
 
 
 def new_rows(pixels: Tensor, index: Tensor, rows: Rows) -> Tensor:
-    """A new tensor with the images of ``index`` [M] to be mixed, after all images if ``rows`` is ``both``.
-
-    Raises:
-        ValueError: for other ``rows``.
-    """
-    if rows not in ("mixed", "both"):
-        raise ValueError(f"rows={rows!r}: pass 'mixed', or 'both' for the clean images before the mixed ones.")
+    """A new tensor with the images of ``index`` [M], to be mixed; after all images if ``rows`` is ``both``."""
     if rows == "both":
         index = torch.cat([torch.arange(len(pixels), device=pixels.device), index])
     if pixels.is_contiguous(memory_format=torch.channels_last):  # which index_select does not keep
@@ -113,3 +108,9 @@ def check_images(pixels: Tensor) -> None:
         raise ValueError(
             f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}: pass floats of shape [B, C, H, W]."
         )
+
+
+def check_rows(rows: Rows) -> None:
+    """Raise ValueError unless these are rows that are mixed."""
+    if rows not in ("mixed", "both"):
+        raise ValueError(f"rows={rows!r}: pass 'mixed', or 'both' for the clean images before the mixed ones.")

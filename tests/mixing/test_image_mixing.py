@@ -71,7 +71,8 @@ def test_every_way_of_mixing_equals_a_loop(kind, lam, dtype, layout, seed):
     """On its own, behind the clean images, and where gradients are to flow: the same images, in the type and layout."""
     pixels = torch.rand(6, 3, 7, 10, generator=seeded(8)).to(dtype).contiguous(memory_format=layout)
     plan, kept = MixPlan(PARTNER[: len(lam)], lam), pixels.clone()
-    expected, true_lam = by_hand(kind, pixels.double(), plan, torch.rand(2, len(lam), generator=seeded(seed)).tolist())
+    centres = torch.rand(len(lam), 2, generator=seeded(seed)).T.tolist()
+    expected, true_lam = by_hand(kind, pixels.double(), plan, centres)
     rounding = {torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(dtype, 1e-6)
     mixed, true = mix(kind, pixels, plan, seed=seed)
     both, again = mix(kind, pixels, plan, "both", seed)
