@@ -4,30 +4,23 @@
     python benchmarks/step_cost.py --images
 
 Text: BERT with 4 layers of 256, batches of 32 sentences of up to 64 tokens, dropout, AdamW. Images: CIFAR's ResNet-20,
-batches of 100 greyscale images of 32 pixels, SGD. One round times one step of each kind, in a new random order; a ratio
-is the median over the rounds of the ratio within a round, so that a machine that changes its speed changes both sides.
-The result goes to step_cost.json or image_step_cost.json beside this file.
+batches of 100 greyscale images of 32 pixels, SGD. One round times one step of each kind; see timing.py. The result goes
+to step_cost.json or image_step_cost.json beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import platform
-import random
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-import transformers
-from tqdm import tqdm
+from timing import measure, record_of, save, seconds_of
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-from hf_logitmix import Method, MixTrainer, __version__, get_method
+from hf_logitmix import Method, MixTrainer, get_method
 
 BATCH, LENGTH, CLASSES = 32, 64, 3
 IMAGES = 100
@@ -80,13 +73,12 @@ class Steps:
         ours = isinstance(trainer, MixTrainer)
         hooks = trainer.method_in_training.install(self.model) if ours else contextlib.nullcontext()
         with hooks:  # on the model all through a training run, so not a part of a step
-            _wait()
-            started = time.perf_counter()
-            trainer.training_step(self.model, self.batches[name])
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            _wait()
-            return time.perf_counter() - started
+            return seconds_of(lambda: self._step(trainer, self.batches[name]))
+
+    def _step(self, trainer: Trainer, batch: dict[str, torch.Tensor]) -> None:
+        trainer.training_step(self.model, batch)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
 
 class TextSteps(Steps):
@@ -150,25 +142,6 @@ class ImageSteps(Steps):
         self.add(["lamix, clean batch", "lamix, mixed batch"], get_method("lamix"), batch)
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def measure(steps: Steps, rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
-    """Seconds of each kind of step, a list with one entry a round."""
-    rng = random.Random(0)
-    times: dict[str, list[float]] = {}
-    names = list(steps.trainers)
-    for number in tqdm(range(warm_up + rounds), desc="rounds"):
-        rng.shuffle(names)
-        for name in names:
-            seconds = steps.seconds(name, number)
-            if number >= warm_up:
-                times.setdefault(name, []).append(seconds)
-    return times
-
-
 def main() -> int:
     """Run the command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,31 +155,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(folder, report_to="none", disable_tqdm=True)
         steps = ImageSteps(args) if options.images else TextSteps(args)
-        times = measure(steps, options.rounds)
-    ratios = {}
-    for name, (above, below, goal) in steps.ratios.items():
-        each = sorted(a / b for a, b in zip(times[above], times[below], strict=True))
-        low, _, high = statistics.quantiles(each, n=4)
-        ratios[name] = {"median": statistics.median(each), "quartiles": [low, high], "goal": goal}
-    record = {
-        "what": f"{steps.what}, {options.rounds} rounds in random order, medians",
-        "ratios": ratios,
-        "median_seconds": {name: statistics.median(values) for name, values in times.items()},
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"cpu, {torch.get_num_threads()} threads",
-        "versions": {
-            "hf_logitmix": __version__,
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    output.write_text(json.dumps(record, indent=2) + "\n")
-    for name, ratio in ratios.items():
-        goal = "" if ratio["goal"] is None else f"   goal <= {ratio['goal']}"
-        print(f"{name:<32}{ratio['median']:.3f}  [{ratio['quartiles'][0]:.3f}, {ratio['quartiles'][1]:.3f}]{goal}")
-    print(f"written to {output}")
+        times = measure(steps.trainers, steps.seconds, options.rounds)
+    what = f"{steps.what}, {options.rounds} rounds in random order, medians"
+    save(record_of(what, times, steps.ratios, "transformers"), output)
     return 0
 
 

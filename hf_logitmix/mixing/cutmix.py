@@ -38,5 +38,5 @@ class CutMix(Mixing):
         criterion: Criterion | None = None,
     ) -> MixedOutput:
         self.check(model)
-        mixed, plan = cutmix(inputs["pixel_values"], plan, step.generator("boxes"))
-        return on_mixed(model, inputs, mixed, plan, rows)
+        shown, plan = cutmix(inputs["pixel_values"], plan, step.generator("boxes"), rows)
+        return on_mixed(model, inputs, shown, plan, rows)

@@ -235,7 +235,7 @@ def interpolate(own: Tensor, partner: Tensor, lam: Tensor, axis: int = 0) -> Ten
     shape = [1] * own.dim()
     shape[axis] = -1
     lam = lam.to(own.device).reshape(shape)
-    return (lam * own + (1 - lam) * partner).to(own.dtype)
+    return ((1 - lam) * partner).addcmul_(own, lam).to(own.dtype)
 
 
 def on_first(output: Any, function: Any) -> Any:

@@ -47,10 +47,7 @@ class Images(Modality):
         once and the mixed rows come in at the layer.
         """
         if level == "embedding":
-            pixels = inputs["pixel_values"]
-            check_images(pixels)
-            mixed = interpolate(pixels[: len(plan.partner)], pixels[plan.partner], plan.lam)
-            return on_mixed(model, inputs, mixed, plan, rows)
+            return on_mixed(model, inputs, mixed_pixels(inputs["pixel_values"], plan, rows), plan, rows)
         check_checkpointing(model, level)
         with attached(model) as hooks:
             level = resolve_level(level, hooks.layers, draw)
@@ -79,13 +76,38 @@ class Images(Modality):
         yield {**inputs, "pixel_values": pixels}, [pixels]
 
 
-def on_mixed(model: nn.Module, inputs: Mapping[str, Any], mixed: Tensor, plan: MixPlan, rows: Rows) -> MixedOutput:
-    """The model on images that are mixed already, after the clean ones if ``rows`` is ``both``."""
-    pixels = inputs["pixel_values"]
-    if rows == "mixed":
-        return MixedOutput(None, call(model, {**inputs, "pixel_values": mixed}, len(mixed)), plan)
-    both = {**inputs, "pixel_values": torch.cat([pixels, mixed])}
-    return split(call(model, both, len(pixels) + len(mixed)), len(pixels), plan)
+def on_mixed(model: nn.Module, inputs: Mapping[str, Any], shown: Tensor, plan: MixPlan, rows: Rows) -> MixedOutput:
+    """The model on images that are mixed already, and stand after the clean ones if ``rows`` is ``both``."""
+    logits = call(model, {**inputs, "pixel_values": shown}, len(shown))
+    return MixedOutput(None, logits, plan) if rows == "mixed" else split(logits, len(shown) - len(plan.partner), plan)
+
+
+def mixed_pixels(pixels: Tensor, plan: MixPlan, rows: Rows) -> Tensor:
+    """The images of a plan, mixed linearly; after the clean ones if ``rows`` is ``both``.
+
+    Raises:
+        ValueError: for pixels that are no floats [B, C, H, W], and other ``rows``.
+    """
+    check_images(pixels)
+    check_rows(rows)
+    count = len(plan.partner)
+    shown = new_rows(pixels, plan.partner.to(pixels.device, non_blocking=True), rows)
+    mixed, own = shown[len(shown) - count :], pixels[:count]
+    lam = plan.lam.to(pixels.device, non_blocking=True)
+    if torch.promote_types(lam.dtype, pixels.dtype) == pixels.dtype:
+        mixed.lerp_(own, lam.to(pixels.dtype).reshape(-1, 1, 1, 1))
+    else:
+        mixed.copy_(interpolate(own, mixed, lam))
+    return shown
+
+
+def new_rows(pixels: Tensor, index: Tensor, rows: Rows) -> Tensor:
+    """A new tensor with the images of ``index`` [M], to be mixed; after all images if ``rows`` is ``both``."""
+    if rows == "both":
+        index = torch.cat([torch.arange(len(pixels), device=pixels.device), index])
+    if pixels.is_contiguous(memory_format=torch.channels_last):  # which index_select does not keep
+        return pixels.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+    return pixels.index_select(0, index)
 
 
 def check_images(pixels: Tensor) -> None:
@@ -94,3 +116,9 @@ def check_images(pixels: Tensor) -> None:
         raise ValueError(
             f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}: pass floats of shape [B, C, H, W]."
         )
+
+
+def check_rows(rows: Rows) -> None:
+    """Raise ValueError unless these are rows that are mixed."""
+    if rows not in ("mixed", "both"):
+        raise ValueError(f"rows={rows!r}: pass 'mixed', or 'both' for the clean images before the mixed ones.")
