@@ -13,25 +13,27 @@ from __future__ import annotations
 import argparse
 import contextlib
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from timing import measure, record_of, save, seconds_of
+from timing import measure, memory_of, record_of, save, seconds_of
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from hf_logitmix import Method, MixTrainer, get_method
+from hf_logitmix.modalities.hooks import attached
 
 BATCH, LENGTH, CLASSES = 32, 64, 3
 IMAGES = 100
 
 
-def batch_of(size: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Random sentences of 32 to 64 tokens; two halves of a batch twice as large have the same lengths."""
+def batch_of(size: int, device: torch.device, length: int = LENGTH) -> dict[str, torch.Tensor]:
+    """Random texts of half the length to all of it; two halves of a batch of 2 B have the same lengths."""
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(LENGTH // 2, LENGTH + 1, (BATCH,), generator=generator).repeat(size // BATCH)
-    mask = (torch.arange(LENGTH) < lengths[:, None]).long()
-    ids = torch.randint(1000, 30000, (size, LENGTH), generator=generator) * mask
+    lengths = torch.randint(length // 2, length + 1, (min(size, BATCH),), generator=generator)
+    mask = (torch.arange(length) < lengths.repeat(size // len(lengths))[:, None]).long()
+    ids = torch.randint(1000, 30000, (size, length), generator=generator) * mask
     labels = torch.randint(0, CLASSES, (size,), generator=generator)
     batch = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids), "labels": labels}
     return {name: value.to(device) for name, value in batch.items()}
@@ -53,6 +55,7 @@ class Steps:
         self.model, self.optimizer, self.args = model, optimizer, args
         self.trainers: dict[str, Trainer] = {}
         self.batches: dict[str, dict[str, torch.Tensor]] = {}
+        self.fixed: dict[str, tuple[frozenset[str], ...] | None] = {}
 
     def add(self, kinds: list[str], method: Method | None, batch: dict[str, torch.Tensor]) -> None:
         """Kinds of step with a method of ours; None is stock Trainer."""
@@ -72,13 +75,20 @@ class Steps:
         trainer.state.global_step = 2 * number + int(name == "lamix, mixed batch")  # odd steps are mixed
         ours = isinstance(trainer, MixTrainer)
         hooks = trainer.method_in_training.install(self.model) if ours else contextlib.nullcontext()
-        with hooks:  # on the model all through a training run, so not a part of a step
-            return seconds_of(lambda: self._step(trainer, self.batches[name]))
+        with hooks, attached(self.model) as places:  # on the model all through a run, so not a part of a step
+            places.fixed = self.fixed.get(name)  # what the rehearsal in the first step found
+            taken = seconds_of(lambda: self._step(trainer, self.batches[name]))
+            self.fixed[name] = places.fixed
+            return taken
 
     def _step(self, trainer: Trainer, batch: dict[str, torch.Tensor]) -> None:
         trainer.training_step(self.model, batch)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def memory(self) -> dict[str, float]:
+        """MB that each kind of step needs beside the weights."""
+        return {name: memory_of(partial(self.seconds, name, 0)) for name in self.trainers}
 
 
 class TextSteps(Steps):
@@ -157,8 +167,7 @@ def main() -> int:
         steps = ImageSteps(args) if options.images else TextSteps(args)
         times = measure(steps.trainers, steps.seconds, options.rounds)
     what = f"{steps.what}, {options.rounds} rounds in random order, medians"
-    save(record_of(what, times, steps.ratios, "transformers"), output)
-    return 0
+    return save(record_of(what, times, steps.ratios, "transformers"), output)
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ def mixed_forward(
         inputs: dict of tensors for the model, without labels.
         plan: who meets whom; M <= B rows.
         mixing: how; None is linear at the input, that is at the token embeddings, or the pixels.
-        rows: ``both`` is one forward over B + M rows; ``mixed`` costs M rows at the embedding, elsewhere B + M; ``clean``
-            is an ordinary forward. Once a rehearsal has found that this model allows it, and while the model has its
-            hooks, layers below the mix cost B rows, and above it ``mixed`` costs M.
+        rows: ``both`` is one forward over B + M rows; ``mixed`` costs M rows at the embedding, elsewhere B + M;
+            ``clean`` is an ordinary forward. Once a rehearsal has found that this model allows it, and while the model
+            has its hooks, layers below the mix cost B rows, and above it ``mixed`` costs M.
         labels: of the batch, for a mixing that looks at them (PuzzleMix, SpanMix).
         step: where in training this is; None is no training run, with random numbers from torch's global generator.
         criterion: of the loss that such a mixing looks at; None is the one that fits the labels.

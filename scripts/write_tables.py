@@ -5,13 +5,15 @@
 
 The fields of `MixTrainingArguments`, the table of methods in README.md, in docs/methods the tables of hyperparameters
 (their column "in the paper" is written by hand and kept) and the list of options that only Python sets,
-docs/papers.md from these and `hf_logitmix.papers`, and the table of metrics in docs/calibration.md.
+docs/papers.md from these and `hf_logitmix.papers`, the table of metrics in docs/calibration.md, and the tables of
+ratios in docs/performance.md, from the records in benchmarks.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -33,6 +35,7 @@ ARGUMENTS = ROOT / "hf_logitmix" / "training" / "arguments.py"
 README = ROOT / "README.md"
 CALIBRATION = ROOT / "docs" / "calibration.md"
 PAPERS = ROOT / "docs" / "papers.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
 PAGES = ROOT / "docs" / "methods"
 BEGIN, END = "    # options of the methods, written by scripts/write_tables.py", "    # end of the options"
 PAPERS_HEAD = """# Papers
@@ -150,6 +153,29 @@ def metrics() -> str:
     return "\n".join(rows)
 
 
+def costs(page: str) -> str:
+    """docs/performance.md with the ratios of each record that it names."""
+    for name in re.findall(r"<!-- (\w+)\.json -->", page):
+        record = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
+        rows = record["ratios"].values()
+        has_memory = any("memory" in row for row in rows)
+        head = ["ratio", "median", "quartiles", "goal", *(["memory"] if has_memory else [])]
+        lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+        for what, row in record["ratios"].items():
+            low, high = row["quartiles"]
+            goal = (
+                ""
+                if row["goal"] is None
+                else f"≤ {row['goal']:.2f}{'' if row['median'] <= row['goal'] else ', missed'}"
+            )
+            median = f"{row['median']:.2f}"
+            memory = [f"{row['memory']:.2f}"] if has_memory else []
+            lines.append(f"| {' | '.join([what, median, f'{low:.2f} to {high:.2f}', goal, *memory])} |")
+        made = f"{record['what']}; {record['device']}, torch {record['versions']['torch']}."
+        page = between(page, f"<!-- {name}.json -->", f"<!-- end of {name}.json -->", f"{made}\n\n" + "\n".join(lines))
+    return page
+
+
 def page_of(name: str) -> str:
     """The page of a method; two names of one method share that of the first.
 
@@ -253,6 +279,7 @@ def written() -> dict[Path, str]:
     files = {
         ARGUMENTS: between(ARGUMENTS.read_text(), BEGIN, END, arguments()),
         README: between(README.read_text(), "<!-- methods -->", "<!-- end of methods -->", methods()),
+        PERFORMANCE: costs(PERFORMANCE.read_text()),
         CALIBRATION: between(CALIBRATION.read_text(), "<!-- metrics -->", "<!-- end of metrics -->", metrics()),
         PAGES / "README.md": only_python((PAGES / "README.md").read_text()),
     }

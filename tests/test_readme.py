@@ -103,14 +103,6 @@ def test_the_first_results_are_those_of_their_records():
         assert cells[9:11] == [f"{record['n_train']} / {record['n_eval']}", "1"]
 
 
-def test_the_step_costs_are_those_of_the_record():
-    record = json.loads((ROOT / "benchmarks" / "step_cost.json").read_text())
-    for name, ratio in record["ratios"].items():
-        assert re.search(rf"^\| {re.escape(name)} \| {ratio['median']:.2f} \|", PAGE_OF_RESULTS, flags=re.MULTILINE), (
-            name
-        )
-
-
 def test_the_page_of_results_is_what_the_records_say():
     """The rows of table.py, without task, metric, time and the published column; with the measured cost of a step."""
     runs = read_runs(RESULTS / "mnli_2000")
