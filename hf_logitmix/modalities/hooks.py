@@ -80,7 +80,8 @@ class OverwriteMixedRows(MixingPass):
 
     def mix(self, hidden: Tensor, axis: int = 0) -> Tensor:
         clean = hidden.narrow(axis, 0, self.batch_size)
-        own = clean.narrow(axis, 0, len(self.plan.lam))
+        mixed = len(self.plan.lam)
+        own = clean if mixed == self.batch_size else clean.narrow(axis, 0, mixed)  # whose backward would copy all rows
         partner = clean.index_select(axis, self.plan.partner.to(hidden.device))
         return torch.cat([clean, interpolate(own, partner, self.plan.lam, axis)], axis)
 
