@@ -100,7 +100,7 @@ class Switch(Mixing):
         generator = step.generator("switch")
         takes_second = bool(torch.rand(1, generator=generator) < self.switch_prob)
         if takes_second and self.second_lam is not None:
-            lam = self.second_lam.draw(1, generator).to(plan.lam)
+            lam = self.second_lam.draw(1, generator).to(plan.lam.device, plan.lam.dtype, non_blocking=True)
             plan = plan._replace(lam=torch.where(plan.lam == 1, plan.lam, lam))
         mixing = self.second if takes_second else self.first
         return mixing(model, inputs, plan, rows, step=step, labels=labels, criterion=criterion)
