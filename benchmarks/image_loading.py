@@ -80,10 +80,10 @@ def main() -> int:
     what = f"{COUNT} synthetic JPEGs of {SIDE} pixels, {options.rounds} rounds in random order, medians"
     record = record_of(what, times, ratios, "timm", "torchvision", "pillow")
     record["images_per_second"] = {name: COUNT / seconds for name, seconds in record["median_seconds"].items()}
-    save(record, options.output)
+    status = save(record, options.output)
     for name, rate in record["images_per_second"].items():
         print(f"{name:<34}{rate:7.0f} images/s")
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from puzzlemix_labels import graph_cuts
-from timing import measure, record_of, save, seconds_of
+from timing import measure, memory_of, record_of, save, seconds_of
 from timm.data import Mixup
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,8 +44,10 @@ from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import Linear
 from hf_logitmix.mixing.image import cutmix, mixup
 from hf_logitmix.mixing.puzzlemix import label_energy, normalised_saliency, puzzlemix, transport_plan
+from hf_logitmix.modalities.hooks import attached
 from hf_logitmix.output import Rows
 from hf_logitmix.pairing import sample_plan
+from hf_logitmix.training.rehearsal import rehearse
 from hf_logitmix.vision import create_model
 from hf_logitmix.vision.shapes import draw_shapes
 
@@ -68,6 +71,7 @@ class Kinds:
         self.calls: dict[str, Callable[[], Any]] = {}
         self.ratios: dict[str, tuple[str, str, float | None]] = {}
         self.before: dict[str, Callable[[int], None]] = {}
+        self.hooks = ExitStack()
 
     def add(self, name: str, call: Callable[[], Any], before: Callable[[int], None] | None = None) -> str:
         self.calls[name] = call
@@ -149,7 +153,10 @@ def add_pixels(kinds: Kinds, batch: int, side: int) -> None:
 def add_layers(kinds: Kinds) -> None:
     """Steps of a ResNet, as far as the gradient."""
     model = create_model("timm/small_resnet20", 10, channels=3)
+    kinds.hooks.enter_context(attached(model))  # as through a training run, with the layers below a mix shared
     pixels, labels = torch.randn(2 * STEP_BATCH, 3, 32, 32), torch.arange(2 * STEP_BATCH) % 10
+
+    rehearse(model, {"pixel_values": pixels}, Linear("manifold"))
 
     def plain(size):
         F.cross_entropy(model(pixel_values=pixels[:size]).logits, labels[:size]).backward()
@@ -232,18 +239,6 @@ def check_puzzles() -> None:
             raise RuntimeError(f"the two transports of {grid} x {grid} blocks differ, so their times say nothing.")
 
 
-def peak_of(call: Callable[[], Any]) -> float:
-    """The most that one call has allocated at a time, in MB, on the CPU."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        call()
-    now = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most / 2**20
-
-
 def main() -> int:
     """Run the command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -268,9 +263,8 @@ def main() -> int:
     )
     what = f"mixing of images, {options.rounds} rounds in random order, medians"
     record = record_of(what, times, kinds.ratios, "timm", "torchvision", "gco-wrapper")
-    record["peak_mb"] = {name: round(peak_of(call), 2) for name, call in kinds.calls.items() if "x3x" in name}
-    save(record, options.output)
-    return 0
+    record["peak_mb"] = {name: round(memory_of(call), 2) for name, call in kinds.calls.items() if "x3x" in name}
+    return save(record, options.output)
 
 
 if __name__ == "__main__":
