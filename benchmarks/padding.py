@@ -24,9 +24,9 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from glue_runs.data import load_task
-from glue_runs.tasks import TASKS
 from hf_logitmix import __version__
+from hf_logitmix.glue.data import load_task
+from hf_logitmix.glue.tasks import TASKS
 from hf_logitmix.pairing import RandomPairs
 from hf_logitmix.step import Step
 

@@ -16,12 +16,12 @@ import timm
 import torch
 from transformers import HfArgumentParser
 
-from glue_runs.run_glue import GlueArguments, GlueTrainingArguments
-from glue_runs.sweep import commands, read_config
-from glue_runs.tasks import TASKS
 from helpers.pages import blocks_of, image_names, run_blocks, text_names
 from hf_logitmix import METHODS, Method, MixTrainer, MixTrainingArguments, get_method, mixing, objectives, pairing
+from hf_logitmix.commands.sweep import commands, read_config
 from hf_logitmix.criteria import CrossEntropy, Focal
+from hf_logitmix.glue.run import GlueArguments, GlueTrainingArguments
+from hf_logitmix.glue.tasks import TASKS
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.modalities.layers import layers_of
 from hf_logitmix.noise import add_label_noise, noisy_labels

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from glue_runs.table import read_runs, table
 from helpers.pages import blocks_of, save_checkpoint, text_names
 from hf_logitmix import METHODS
+from hf_logitmix.commands.table import read_runs, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -20,15 +20,15 @@ from transformers import (
 )
 
 import hf_logitmix.vision.train as script
-from glue_runs import run_glue
-from glue_runs.data import with_validation
-from glue_runs.experiment import GlueTrainer
 from helpers.cards import checked_metadata
 from helpers.data import examples
 from helpers.image_runs import argv, logits_of, read_pictures, run, write_pictures
 from helpers.models import tiny_bert
 from helpers.training import arguments
 from hf_logitmix import Method, MixTrainer, MixTrainingArguments
+from hf_logitmix.glue import run as run_glue
+from hf_logitmix.glue.data import with_validation
+from hf_logitmix.glue.experiment import GlueTrainer
 from hf_logitmix.targets import LabelSmoothing
 from hf_logitmix.training.runs import Run
 from hf_logitmix.training.splits import hold_out

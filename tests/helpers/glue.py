@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import BertConfig, BertModel
 
-from glue_runs.demo import train_tokenizer
+from hf_logitmix.glue.demo import train_tokenizer
 
 STEPS = 150
 

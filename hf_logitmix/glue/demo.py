@@ -14,18 +14,18 @@ from transformers import (
     set_seed,
 )
 
-from glue_runs.data import load_task
-from glue_runs.demo_corpus import write_corpus
-from glue_runs.experiment import Experiment
-from glue_runs.tasks import Split, Task
 from hf_logitmix import MixTrainingArguments
+from hf_logitmix.glue.data import load_task
+from hf_logitmix.glue.demo_corpus import write_corpus
+from hf_logitmix.glue.experiment import Experiment
+from hf_logitmix.glue.tasks import Split, Task
 from hf_logitmix.training.command_line import diagram_of, keep_other_runs, side_by_side
 
 METHODS = ("vanilla", "mixup", "logitmix")
 DATA = "synthetic"  # what records call it
 SIZES = {"train": 1500, "dev": 2000}
 DEFAULT_OUTPUT = "demo_output"
-_COLUMNS: dict[str, str | int] = {"sentence": "sentence", "label": "label"}
+_COLUMNS = {"sentence": "sentence", "label": "label"}
 DEMO_TASK = Task(
     "demo",
     "Demo",

@@ -13,9 +13,9 @@ import numpy as np
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from glue_runs.tasks import Split, Task, task_metrics
 from hf_logitmix import MixTrainer, MixTrainingArguments
 from hf_logitmix.calibration.metrics import watched_metrics
+from hf_logitmix.glue.tasks import Split, Task, task_metrics
 from hf_logitmix.models import longest_input
 from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.training.splits import HELD_OUT
@@ -30,9 +30,9 @@ class Experiment:
     """What is trained on what.
 
     Attributes:
-        task: from `glue_runs.tasks`.
-        splits: name -> (split, dataset) pairs, from `glue_runs.data.load_task`; ``validation``, if it is there, is
-            evaluated during training in the place of ``dev``.
+        task: from `hf_logitmix.glue.tasks`.
+        splits: name -> (split, dataset) pairs, from `hf_logitmix.glue.data.load_task`; ``validation``, if it is there,
+            is evaluated during training in the place of ``dev``.
         model: with a head for the task.
         tokenizer: of the model.
         base_model: name of the model for records, of a local path only its last part; None for one made from scratch.
@@ -131,7 +131,7 @@ class Experiment:
             ValueError: for a model whose classes have other names.
         """
         logits = np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
-        names = {str(name).lower(): column for column, name in self.model.config.id2label.items()}
+        names = {str(name).lower(): column for column, name in (self.model.config.id2label or {}).items()}
         if self.task.is_regression or all(name.startswith("label_") for name in names):
             return logits
         if not set(self.task.label_names) <= set(names):
@@ -139,7 +139,7 @@ class Experiment:
                 f"the model's classes are {', '.join(names)} and the task's {', '.join(self.task.label_names)}: pass a "
                 "model of this task."
             )
-        return logits[:, [names[name] for name in self.task.label_names]]
+        return logits[:, np.array([names[name] for name in self.task.label_names], dtype=int)]
 
     def _tokenise(self, data: Dataset) -> Dataset:
         def encode(batch: dict[str, list]) -> dict[str, Any]:

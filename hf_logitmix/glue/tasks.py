@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -38,7 +38,7 @@ class Split:
 
     hub: str
     file: str
-    columns: dict[str, str | int]
+    columns: Mapping[str, str | int]
     width: int = 0
     suffix: str = ""
     submission: str = ""
