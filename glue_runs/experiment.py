@@ -32,7 +32,7 @@ class Experiment:
     Attributes:
         task: from `glue_runs.tasks`.
         splits: name -> (split, dataset) pairs, from `glue_runs.data.load_task`; ``validation``, if it is there, is
-            evaluated during training in the place of ``dev``.
+            evaluated during training in the place of ``dev``, and ``calibration`` is what a temperature is fitted on.
         model: with a head for the task.
         tokenizer: of the model.
         base_model: name of the model for records, of a local path only its last part; None for one made from scratch.
@@ -100,6 +100,7 @@ class Experiment:
             config=self.task.name,
             split_sizes=self.split_sizes,
             validation=HELD_OUT if validation else "",
+            calibration_data=data["calibration"][0][1] if "calibration" in data else None,
         )
         if train and not run.train():
             return None
