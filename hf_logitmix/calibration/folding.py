@@ -66,7 +66,7 @@ def fold_temperature(
 def _layer_of(model: nn.Module, num_labels: int) -> nn.Linear:
     """The linear layer that may be scaled."""
     name = name_of(model)
-    if any(hasattr(module, "peft_config") or hasattr(module, "base_layer") for module in model.modules()):
+    if any(hasattr(module, "peft_config") or hasattr(module, "merged_adapters") for module in model.modules()):
         raise ValueError(f"{name} has an adapter: merge it first, model = model.merge_and_unload(), then fold.")
     layer = find_classifier(model, num_labels)
     if not isinstance(layer, nn.Linear):
@@ -138,8 +138,8 @@ def _random_inputs(model: nn.Module) -> dict[str, Tensor]:
     name = getattr(model, "main_input_name", "input_ids")
     if name == "pixel_values":
         height, width = _image_size(model, config)
-        found = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-        channels = getattr(config, "num_channels", None) or (found.in_channels if found is not None else 3)
+        found = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+        channels = getattr(config, "num_channels", None) or (found if found in (1, 3) else 3)
         return {name: torch.randn(1, channels, height, width, generator=generator).to(first)}
     text = config.get_text_config()
     special = {getattr(text, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos", "sep", "cls", "mask")}
@@ -155,6 +155,8 @@ def _image_size(model: nn.Module, config: Any) -> tuple[int, int]:
     network: Any = getattr(model, "timm_model", getattr(model, "module", model))
     timms = getattr(config, "pretrained_cfg", None) or getattr(network, "pretrained_cfg", None) or {}
     size = timms.get("input_size", (3, 224, 224))[1:]
+    size = (getattr(config, "model_args", None) or {}).get("img_size") or size
+    size = getattr(getattr(network, "patch_embed", None), "img_size", None) or size
     for part in (config, getattr(config, "vision_config", None)):
         size = getattr(part, "image_size", None) or size
     height, width = (size, size) if isinstance(size, int) else size
