@@ -61,14 +61,15 @@ def load_task(
 
 
 def with_validation(
-    splits: dict[str, list[tuple[Split, Dataset]]], share: float, seed: int
+    splits: dict[str, list[tuple[Split, Dataset]]], share: float, seed: int, name: str = "validation"
 ) -> dict[str, list[tuple[Split, Dataset]]]:
-    """The same splits with a part of the training set as ``validation``; arguments and errors as in `hold_out`."""
+    """The same splits with a part of the training set as ``validation`` or ``calibration``; see `hold_out`."""
+    named = ("val_split",) if name == "validation" else ("calibration_split", "fit a temperature on")
     if "train" not in splits:
-        raise ValueError(f"val_split={share} holds out training examples and there is no training: leave it out.")
+        raise ValueError(f"{named[0]}={share} holds out training examples and there is no training: leave it out.")
     ((split, data),) = splits["train"]
-    kept, held = hold_out(np.asarray(data.with_format(None)["label"][:]), share, seed)
-    return {**splits, "train": [(split, data.select(kept))], "validation": [(split, data.select(held))]}
+    kept, held = hold_out(np.asarray(data.with_format(None)["label"][:]), share, seed, *named)
+    return {**splits, "train": [(split, data.select(kept))], name: [(split, data.select(held))]}
 
 
 def _from_hub(task: Task, split: Split) -> Dataset:

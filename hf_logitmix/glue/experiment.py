@@ -32,7 +32,8 @@ class Experiment:
     Attributes:
         task: from `hf_logitmix.glue.tasks`.
         splits: name -> (split, dataset) pairs, from `hf_logitmix.glue.data.load_task`; ``validation``, if it is there,
-            is evaluated during training in the place of ``dev``.
+            is evaluated during training in the place of ``dev``, and ``calibration`` is what a temperature is fitted
+            on.
         model: with a head for the task.
         tokenizer: of the model.
         base_model: name of the model for records, of a local path only its last part; None for one made from scratch.
@@ -100,6 +101,7 @@ class Experiment:
             config=self.task.name,
             split_sizes=self.split_sizes,
             validation=HELD_OUT if validation else "",
+            calibration_data=data["calibration"][0][1] if "calibration" in data else None,
         )
         if train and not run.train():
             return None

@@ -98,7 +98,14 @@ class GlueArguments:
             "training and to choose a checkpoint on (--load_best_model_at_end); dev is for the figures alone."
         },
     )
-    subset_seed: int = field(default=0, metadata={"help": "Of val_split."})
+    calibration_split: float = field(
+        default=0.0,
+        metadata={
+            "help": "Hold out this share of the training examples (of those that val_split leaves), with each class's "
+            "share kept, to fit the temperature on that the saved model keeps; without it those of val_split serve."
+        },
+    )
+    subset_seed: int = field(default=0, metadata={"help": "Of val_split and calibration_split."})
     label_noise: float = field(
         default=0.0,
         metadata={"help": "Change the labels of this share of the training examples; all others stay clean."},
@@ -137,6 +144,8 @@ def main(argv: list[str] | None = None) -> int:
         splits = load_task(task, tuple(name for name in wanted if wanted[name]), glue.glue_dir, glue.train_file)
     if glue.val_split:
         splits = with_validation(splits, glue.val_split, glue.subset_seed)
+    if glue.calibration_split:
+        splits = with_validation(splits, glue.calibration_split, glue.subset_seed, "calibration")
     sizes = {split.hub: len(part) for split, part in splits.get("dev", [])}
     for _, part in splits.get("validation", []):
         sizes[HELD_OUT] = len(part)
@@ -150,7 +159,9 @@ def main(argv: list[str] | None = None) -> int:
 
     set_seed(args.seed)
     model, tokenizer = load_model(task, glue, new_head=args.do_train)
-    held: dict[str, Any] = {"val_split": glue.val_split, "subset_seed": glue.subset_seed} if glue.val_split else {}
+    shares = {"val_split": glue.val_split, "calibration_split": glue.calibration_split}
+    held: dict[str, Any] = {name: share for name, share in shares.items() if share}
+    held |= {"subset_seed": glue.subset_seed} if held else {}
     if args.do_train and is_causal(model):
         held["padding_side"] = tokenizer.padding_side
     source = HUB_NAME if glue.glue_dir is None else "GLUE, local files"

@@ -138,6 +138,13 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
     ]
     for name, count in (results.get("selected_on") or {}).items():
         lines.append(f"  the checkpoint was selected on {count} other examples ({name})")
+    if kept := results.get("calibration"):
+        lines.append(
+            f"  the model keeps the temperature {kept['temperature']:.4f} in its config, fitted on {kept['n']} other "
+            f"examples ({kept['fitted_on']})"
+        )
+    elif "calibration" in results and not results["settings"].get("calibration_split"):
+        lines.append("  the model keeps no temperature: --calibration_split 0.1 holds out examples to fit one on")
     if "train_seconds" in results:
         lines.append(f"  {'train_seconds':<24}{results['train_seconds']:>9.1f}")
     lines += [f"  on {split}: {remark}" for split, remark in results.get("remarks", {}).items()]

@@ -18,6 +18,7 @@ from transformers import Trainer
 from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark, scaled_metrics
 from hf_logitmix.calibration.plots import class_matrix, reliability_diagram
 from hf_logitmix.calibration.registry import is_brief
+from hf_logitmix.calibration.served import config_of
 from hf_logitmix.calibration.temperature import cross_fit, fit_temperature
 from hf_logitmix.hub.card import model_card, public_name
 from hf_logitmix.hub.provenance import versions
@@ -25,7 +26,7 @@ from hf_logitmix.targets import MCEL
 from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.training.interrupt import SaveOnInterrupt
 from hf_logitmix.training.settings import training_settings
-from hf_logitmix.training.splits import choosing
+from hf_logitmix.training.splits import HELD_OUT_TO_CALIBRATE, choosing
 from hf_logitmix.training.trainer import MixTrainer
 
 if TYPE_CHECKING:
@@ -67,10 +68,13 @@ class Run:
         config: the data's configuration in the model card; empty for data without one.
         split_sizes: name -> number of examples of a whole split, for those of which only a part is used.
         validation: name of the split that is evaluated during training and not reported on; empty where there is none.
+        calibration_data: what was held out of training for the temperature alone that the saved model keeps in its
+            config; without it the validation split serves, and without that the model keeps none.
         results: what ``all_results.json`` will hold.
 
     Raises:
-        ValueError: if a checkpoint is to be chosen and there is no validation split.
+        ValueError: if a checkpoint is to be chosen and there is no validation split, and for ``calibration_data`` of a
+            regression.
     """
 
     trainer: MixTrainer
@@ -87,6 +91,7 @@ class Run:
     config: str = ""
     split_sizes: Mapping[str, int] = field(default_factory=dict)
     validation: str = ""
+    calibration_data: Any = None
     results: dict[str, Any] = field(init=False)
     _split_of: dict[str, str] = field(init=False, default_factory=dict)
 
@@ -99,11 +104,16 @@ class Run:
                 f"{chosen_by} would choose the model on the examples that its figures are of: pass --val_split 0.1 to "
                 "hold out a tenth of the training examples for the choice."
             )
+        if self.calibration_data is not None and not self.label_names:
+            raise ValueError(
+                f"calibration_split holds out examples to fit a temperature on, and {self.task} is a regression, which "
+                "has none: leave it out."
+            )
         held: Any = trainer.eval_dataset if self.validation else None
         if held is not None and train and args.eval_strategy == "no":
             logger.warning(
-                "%s: its %d examples are kept from training and nothing looks at them: pass --eval_strategy epoch, and "
-                "--load_best_model_at_end to choose a checkpoint on them.",
+                "%s: its %d examples are kept from training and choose no checkpoint: pass --eval_strategy epoch and "
+                "--load_best_model_at_end.",
                 self.validation,
                 len(held),
             )
@@ -162,8 +172,24 @@ class Run:
         if (masks := getattr(self.trainer.method.mixing, "masks", None)) is not None:
             results["settings"]["masks"] = masks  # found before the first step
         self._keep_learned_targets()
+        if self.label_names:
+            results["calibration"] = self._calibrate()
         self.trainer.save_model(_internal_call=True)  # which does not push; that comes last, with the card
         return True
+
+    def _calibrate(self) -> dict[str, Any] | None:
+        """Keep a temperature in the model, fitted on what was held out; what was kept, None where nothing was."""
+        held = {HELD_OUT_TO_CALIBRATE: self.calibration_data}
+        held |= {self.validation: self.trainer.eval_dataset} if self.validation else {}
+        name, data = next(((name, data) for name, data in held.items() if data is not None), ("", None))
+        if data is None:
+            return None
+        try:
+            self.trainer.calibrate(data, name=name)
+        except ValueError as error:
+            logger.warning("The model keeps no temperature (%s: %s)", name, error)
+            return None
+        return dict(config_of(self.trainer.model).calibration)
 
     def evaluate(self, data: Any, split: str, suffix: str = "", title: str | None = None) -> None:
         """Score the model on a dataset, by the name of its split; with a title, draw ``reliability.png``."""

@@ -1,4 +1,4 @@
-"""Which examples train, which choose a checkpoint, and which the figures are of: never the last two the same."""
+"""Which examples train, which choose a checkpoint or fit a temperature, and which the figures are of: all others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from hf_logitmix.soft_labels import classes_of
 
 HELD_OUT = "held out of train"
+HELD_OUT_TO_CALIBRATE = "held out of train to calibrate"
 
 
 def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -44,14 +45,22 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split training examples into those that train and those that choose a checkpoint.
+def hold_out(
+    labels: np.ndarray,
+    share: float,
+    seed: int,
+    argument: str = "val_split",
+    purpose: str = "choose a checkpoint on",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split training examples into those that train and those that are kept for something else.
 
     Args:
         labels: [N] class ids or [N, K] soft labels, of which every class keeps its share in both parts; of a regression
             any numbers.
         share: of the examples that is held out, in (0, 1).
         seed: the same seed holds out the same examples.
+        argument: what the share is called in errors.
+        purpose: what the others are for, there too.
 
     Returns:
         two rising IntArrays, the first to train on.
@@ -60,17 +69,17 @@ def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
         ValueError: for a share outside (0, 1), and for one that leaves a part without one of the classes.
     """
     if not 0 < share < 1:
-        raise ValueError(f"val_split={share} is outside (0, 1): pass the share of the training examples, such as 0.1.")
+        raise ValueError(f"{argument}={share} is outside (0, 1): pass the share of the training examples, such as 0.1.")
     labels = classes_of(labels)
     groups = labels if np.issubdtype(labels.dtype, np.integer) else np.zeros(len(labels), np.int64)
     classes, count = np.unique(groups), round(share * len(labels))
     held = stratified(groups, count, seed) if len(classes) <= count <= len(labels) else np.arange(0)
     kept = np.setdiff1d(np.arange(len(labels)), held)
-    for part, goal in ((held, "choose a checkpoint on"), (kept, "train on")):
+    for part, goal in ((held, purpose), (kept, "train on")):
         missing = np.setdiff1d(classes, groups[part])
         if len(missing):
             raise ValueError(
-                f"val_split={share} of {len(labels)} training examples leaves none of class {missing[0]} to {goal}: "
+                f"{argument}={share} of {len(labels)} training examples leaves none of class {missing[0]} to {goal}: "
                 "pass another share, or give each class more examples."
             )
     return kept, held

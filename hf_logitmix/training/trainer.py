@@ -26,6 +26,7 @@ from hf_logitmix.targets import LabelSmoothing, OneHot
 from hf_logitmix.training import checks, other_libraries
 from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.training.auxiliary import AuxiliaryLoss
+from hf_logitmix.training.calibrating import CalibrationMixin
 from hf_logitmix.training.checked_data import CheckedDataMixin
 from hf_logitmix.training.checkpoints import ResumeMixin
 from hf_logitmix.training.collator import MixCollator, take_plan
@@ -45,6 +46,7 @@ class MixTrainerMixin(
     RehearsalMixin,
     ProvenanceMixin,
     PushMixin,
+    CalibrationMixin,
     SearchMixin,
     StepsMixin,
     ExtrasMixin,

@@ -49,6 +49,7 @@ _HOW_TO_LOAD = (
     "The architecture is one of hf_logitmix: `import hf_logitmix.vision` puts it into timm's registry, before "
     "`from_pretrained` or `timm.create_model`."
 )
+SHARES = ("val_split", "calibration_split")  # of the training images, held out
 SMALL = 64  # up to this side images are padded and cropped, not cropped and resized
 
 
@@ -175,7 +176,16 @@ class ImageArguments:
             "choose a checkpoint on (--load_best_model_at_end); the test images are for the figures alone."
         },
     )
-    subset_seed: int = field(default=0, metadata={"help": "Of max_train_samples, max_eval_samples and val_split."})
+    calibration_split: float = field(
+        default=0.0,
+        metadata={
+            "help": "Hold out this share of the training images (of those that val_split leaves), drawn alike, to fit "
+            "the temperature on that the saved model keeps; without it those of val_split serve."
+        },
+    )
+    subset_seed: int = field(
+        default=0, metadata={"help": "Of max_train_samples, max_eval_samples, val_split and calibration_split."}
+    )
     check_images: bool = field(
         default=True,
         metadata={
@@ -234,6 +244,9 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
     size, channels = images.image_size or data.image_size, images.channels or data.channels
     mean, std = of_channels(data.mean, channels), of_channels(data.std, channels)
     train, validation, held_by = _split(data, images, args)
+    calibration = None
+    if images.calibration_split:
+        train, calibration = _held_out_to_calibrate(train, images, args)
     sizes = {data.test_split: len(data.test), **({held_by: len(validation)} if validation is not None else {})}
     train = _part(train, "max_train_samples", images.max_train_samples, images.subset_seed)
     test = _part(data.test, "max_eval_samples", images.max_eval_samples, images.subset_seed)
@@ -288,7 +301,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
             "channels": channels,
             "mean": list(trainer._inputs()["mean"]),
             "std": list(trainer._inputs()["std"]),
-            **({"val_split": images.val_split} if images.val_split else {}),
+            **{name: share for name in SHARES if (share := getattr(images, name))},
             **({"subset_seed": images.subset_seed} if _draws(images) else {}),
             **({"label_noise": noise} if noise else {}),
         },
@@ -297,6 +310,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         how_to_load=_HOW_TO_LOAD if str(images.model).startswith("timm/small_") else "",
         split_sizes=sizes,
         validation=held_by,
+        calibration_data=calibration,
     )
     found.results["versions"] |= {"timm": timm.__version__, "torchvision": torchvision.__version__}
     if args.do_eval and args.do_train and images.check_images:
@@ -369,6 +383,18 @@ def _split(data: ImageData, images: ImageArguments, args: ImageRunArguments) -> 
     return data.train.select(kept.tolist()), data.train.select(held.tolist()), HELD_OUT
 
 
+def _held_out_to_calibrate(
+    train: ImageSet, images: ImageArguments, args: ImageRunArguments
+) -> tuple[ImageSet, ImageSet]:
+    """The images to train on, and those to fit a temperature on."""
+    share = images.calibration_split
+    if not args.do_train:
+        raise ValueError(f"calibration_split={share} holds out training images and there is no training: leave it out.")
+    named = ("calibration_split", "fit a temperature on")
+    kept, held = hold_out(train.labels, share, images.subset_seed, *named)
+    return train.select(kept.tolist()), train.select(held.tolist())
+
+
 def _part(data: ImageSet, limit: str, count: int | None, seed: int) -> ImageSet:
     try:
         return subset(data, count, seed)
@@ -377,7 +403,7 @@ def _part(data: ImageSet, limit: str, count: int | None, seed: int) -> ImageSet:
 
 
 def _draws(images: ImageArguments) -> bool:
-    return bool(images.max_train_samples or images.max_eval_samples or images.val_split)
+    return any(getattr(images, name) for name in ("max_train_samples", "max_eval_samples", *SHARES))
 
 
 def _open_all(splits: Mapping[str, ImageSet | None], args: ImageRunArguments) -> None:

@@ -82,6 +82,7 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
         self._given = {name: value for name, value in given.items() if value is not None}
         self._found: dict[str, Any] = {}
         self._num_labels = num_labels
+        self._train_given = train_dataset
         ours = isinstance(data_collator, (MixCollator, DefaultDataCollator)) or data_collator is default_data_collator
         self._own_collator = data_collator is not None and not ours
         super().__init__(
