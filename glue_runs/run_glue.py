@@ -1,7 +1,8 @@
-"""Fine-tune a text classifier on a GLUE task, from a checkout: the command is hf_logitmix.glue.run."""
+"""The command `hf-logitmix glue`, from a checkout."""
 
-from hf_logitmix.glue.run import main
-from hf_logitmix.training.command_line import exit_with
+import sys
+
+from hf_logitmix.commands.main import main
 
 if __name__ == "__main__":
-    exit_with(main, "run_glue")
+    main(["glue", *sys.argv[1:]])

@@ -1,7 +1,8 @@
-"""Run tasks x methods x seeds, from a checkout: the command is hf_logitmix.commands.sweep."""
+"""The command `hf-logitmix sweep`, from a checkout."""
 
-from hf_logitmix.commands.sweep import main
-from hf_logitmix.training.command_line import exit_with
+import sys
+
+from hf_logitmix.commands.main import main
 
 if __name__ == "__main__":
-    exit_with(main, "sweep")
+    main(["sweep", *sys.argv[1:]])

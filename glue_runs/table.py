@@ -1,7 +1,8 @@
-"""Collect runs into one table, from a checkout: the command is hf_logitmix.commands.table."""
+"""The command `hf-logitmix table`, from a checkout."""
 
-from hf_logitmix.commands.table import main
-from hf_logitmix.training.command_line import exit_with
+import sys
+
+from hf_logitmix.commands.main import main
 
 if __name__ == "__main__":
-    exit_with(main, "table")
+    main(["table", *sys.argv[1:]])

@@ -1,18 +1,16 @@
 """Run tasks x methods x seeds of a YAML file, each in a process of its own; what is done is not done again.
 
-    python -m hf_logitmix.commands.sweep first_results --glue_dir GLUE --model_name_or_path MODEL
+    hf-logitmix sweep first_results --glue_dir GLUE --model_name_or_path MODEL
 
-A sweep is a file, or the name of one of hf_logitmix/configs. It has `output_dir`, `tasks`, `methods`, `seeds` and
-`arguments` of hf_logitmix.glue.run; with `datasets` in place of `tasks` the runs are those of
-hf_logitmix.vision.train. A method may have options of its own, as on the command line: `logitmix --level hidden:2`.
-Arguments after the sweep are added to every run. A run that was cut off goes on from its last checkpoint; one that
-fails is named at the end, and the exit status is 1. A folder whose run was started with other arguments (its
-sweep.json tells) is refused, not counted as done.
+A sweep is a file, or the name of one that comes with the package. It has `output_dir`, `tasks`, `methods`, `seeds` and
+`arguments` of hf-logitmix glue; with `datasets` in place of `tasks` the runs are those of hf-logitmix images. A method
+may have options of its own, as on the command line: `logitmix --level hidden:2`. Arguments after the sweep are added to
+every run. A run that was cut off goes on from its last checkpoint; one that fails is named at the end, and the exit
+status is 1. A folder whose run was started with other arguments (its sweep.json tells) is refused, not counted as done.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import re
@@ -21,23 +19,23 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hf_logitmix._requirements import require
+from hf_logitmix.commands.main import COMMANDS
+from hf_logitmix.commands.parser import Parser
 from hf_logitmix.training.checkpoints import last_complete_checkpoint
-from hf_logitmix.training.command_line import exit_with
 
 ARGUMENTS = "sweep.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
 _INTERRUPTED = (130, -signal.SIGINT)
 _KEYS = {"output_dir", "tasks", "methods", "seeds", "arguments"}
-# What a run of each kind is started with.
-_SCRIPTS = {
-    "tasks": ["-m", "hf_logitmix.glue.run", "--task_name"],
-    "datasets": ["-m", "hf_logitmix.vision.train", "--dataset"],
-}
+# The command that each run is, and its first argument.
+_KINDS = {"tasks": ("glue", "--task_name"), "datasets": ("images", "--dataset")}
 
 
 def file_of(sweep: str) -> Path:
@@ -78,6 +76,7 @@ def read_config(sweep: str | Path) -> dict[str, Any]:
 def commands(config: dict[str, Any], extra: list[str]) -> list[tuple[Path, list[str]]]:
     """The output folder and the command line of each run, in the order in which they are run."""
     kind = "datasets" if "datasets" in config else "tasks"
+    command, first = _KINDS[kind]
     fixed = []
     for name, value in (config.get("arguments") or {}).items():
         fixed += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
@@ -89,7 +88,7 @@ def commands(config: dict[str, Any], extra: list[str]) -> list[tuple[Path, list[
         own = ["--method", *shlex.split(method)]  # behind what is shared, of which an option of its own takes the place
         if folder in dict(runs):
             raise ValueError(f"{kind}: two runs would share the folder {folder}: give them other names.")
-        runs.append((folder, [sys.executable, *_SCRIPTS[kind], *chosen, *fixed, *own, *extra]))
+        runs.append((folder, [sys.executable, "-m", "hf_logitmix", command, first, *chosen, *fixed, *own, *extra]))
     return runs
 
 
@@ -142,12 +141,29 @@ def check_same(folder: Path, command: list[str]) -> None:
         )
 
 
+def check_arguments(runs: list[tuple[Path, list[str]]]) -> None:
+    """Refuse arguments that the runs would not know, before the first of them.
+
+    Raises:
+        ValueError: where a package is missing that the runs need.
+    """
+    (name,) = {command[3] for _, command in runs}
+    try:
+        require(COMMANDS[name].needs, f"hf-logitmix {name}")
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    parser = import_module(COMMANDS[name].module).parser()
+    for _, command in runs:
+        parser.refuse(parser.parse_known_args(command[4:])[1])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("hf-logitmix sweep", description=__doc__)
     parser.add_argument("config", help="YAML file, or the name of a packaged sweep")
     known, extra = parser.parse_known_args(argv)
     runs = commands(read_config(known.config), extra)
+    check_arguments(runs)
     for folder, command in runs:
         check_same(folder, command)
     failed = []
@@ -172,7 +188,3 @@ def main(argv: list[str] | None = None) -> int:
         + (f" Failed: {', '.join(failed)}" if failed else "")
     )
     return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    exit_with(main, "sweep")

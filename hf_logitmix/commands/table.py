@@ -1,11 +1,10 @@
 """Collect runs into one table: mean and standard deviation over seeds, beside the published numbers.
 
-python -m hf_logitmix.commands.table runs/first_results
+hf-logitmix table runs/first_results
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections import defaultdict
@@ -15,8 +14,8 @@ from typing import Any
 
 from hf_logitmix import METHODS
 from hf_logitmix.calibration.registry import columns
+from hf_logitmix.commands.parser import Parser
 from hf_logitmix.glue.tasks import TASKS
-from hf_logitmix.training.command_line import exit_with
 
 # BERT-base on the GLUE dev sets, from the LogitMix poster (Bang, Baek et al., IJCAI 2022): each task's main metric, for
 # MNLI on the mismatched set. They stand beside runs of that model alone.
@@ -150,11 +149,7 @@ def spread(runs: Sequence[dict[str, Any]], key: str, digits: int = 3) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("hf-logitmix table", description=__doc__)
     parser.add_argument("runs_dir", help="folder that holds the runs")
     print(table(read_runs(parser.parse_args(argv).runs_dir)))
     return 0
-
-
-if __name__ == "__main__":
-    exit_with(main, "table")

@@ -1,4 +1,7 @@
-"""The offline demo: a synthetic corpus, a tokenizer and a small BERT from scratch, three methods side by side."""
+"""Compare three methods on a synthetic corpus, with a small BERT from scratch: offline, in minutes.
+
+hf-logitmix demo
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from transformers import (
 )
 
 from hf_logitmix import MixTrainingArguments
+from hf_logitmix.commands.parser import Parser
 from hf_logitmix.glue.data import load_task
 from hf_logitmix.glue.demo_corpus import write_corpus
 from hf_logitmix.glue.experiment import Experiment
@@ -36,6 +40,15 @@ DEMO_TASK = Task(
     dev=(Split("validation", "dev.tsv", _COLUMNS),),
     test=(),
 )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = Parser("hf-logitmix demo", description=__doc__)
+    parser.add_argument("--output_dir", default=DEFAULT_OUTPUT, help="where it leaves its runs (%(default)s)")
+    parser.add_argument("--seed", type=int, default=TrainingArguments.seed, help="of all that is random (%(default)s)")
+    known = parser.parse_args(argv)
+    return run_demo(TrainingArguments(known.output_dir, seed=known.seed))
 
 
 def run_demo(args: TrainingArguments) -> int:

@@ -1,7 +1,6 @@
 """Fine-tune a text classifier on a GLUE task with any method of hf_logitmix.
 
-python -m hf_logitmix.glue.run --demo
-python -m hf_logitmix.glue.run --task_name mrpc --model_name_or_path bert-base-uncased --method mixup --output_dir out
+hf-logitmix glue --task_name mrpc --model_name_or_path bert-base-uncased --method logitmix --output_dir out
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from hf_logitmix import METHODS, MixTrainingArguments
+from hf_logitmix.commands.arguments import ArgumentsParser
 from hf_logitmix.glue.data import HUB_NAME, load_task, with_validation
 from hf_logitmix.glue.demo import run_demo
 from hf_logitmix.glue.experiment import Experiment
@@ -25,8 +25,6 @@ from hf_logitmix.noise import add_label_noise
 from hf_logitmix.training.command_line import (
     check_what_is_done,
     checkpoint_to_resume,
-    exit_with,
-    parse,
     report,
     set_what_is_done,
 )
@@ -123,9 +121,14 @@ class GlueArguments:
     )
 
 
+def parser() -> ArgumentsParser:
+    """What reads the command line."""
+    return ArgumentsParser((GlueArguments, GlueTrainingArguments), "hf-logitmix glue", __doc__)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    glue, args = parse((GlueArguments, GlueTrainingArguments), argv, __doc__)
+    glue, args = parser().parse(argv)
     if args.method is not None and args.method not in METHODS:
         raise ValueError(f"method={args.method!r} is unknown: pass one of {', '.join(METHODS)}.")
     if glue.demo:
@@ -250,7 +253,3 @@ def _first(data: Any, limit: int | None, name: str) -> Any:
         argument = "max_train_samples" if name == "train" else "max_eval_samples"
         raise ValueError(f"{argument}={limit}: pass at least {least}.")
     return data if limit is None else data.select(range(min(limit, len(data))))
-
-
-if __name__ == "__main__":
-    exit_with(main, "hf_logitmix.glue.run")

@@ -34,7 +34,7 @@ def test_a_sweep_needs_its_keys_and_lists(tmp_path, changes, says):
 
 def parsed(command):
     """Options of a command line, each with its values as one text."""
-    parts = (part.split() for part in " ".join(command[3:]).split("--")[1:])
+    parts = (part.split() for part in " ".join(command[4:]).split("--")[1:])
     return {name: " ".join(values) for name, *values in parts}
 
 
@@ -47,7 +47,7 @@ def test_commands_are_every_combination_once(tmp_path, arguments):
         options = parsed(command)
         names.remove(chosen := tuple(options.pop(key) for key in ("task_name", "method", "seed")))
         assert folder == tmp_path / "runs" / "-".join(chosen)
-        assert command[:2] == [sys.executable, "-m"]
+        assert command[:4] == [sys.executable, "-m", "hf_logitmix", "glue"]
         assert options == {"output_dir": str(folder), "level": "pooled", **shared}
     assert names == []
 
@@ -80,7 +80,7 @@ def test_a_sweep_over_datasets_trains_images(tmp_path):
     changes = {"tasks": "dropped", "datasets": ["mnist", "a/folder"], "methods": ["cutmix"], "seeds": [3]}
     runs = sweep.commands(sweep.read_config(config(tmp_path, **changes)), [])
     assert [folder.name for folder, _ in runs] == ["mnist-cutmix-3", "folder-cutmix-3"]
-    assert runs[1][1][:5] == [sys.executable, "-m", "hf_logitmix.vision.train", "--dataset", "a/folder"]
+    assert runs[1][1][:6] == [sys.executable, "-m", "hf_logitmix", "images", "--dataset", "a/folder"]
     with pytest.raises(ValueError, match="datasets must be a list"):
         sweep.read_config(config(tmp_path, **{**changes, "datasets": []}))
     with pytest.raises(ValueError, match="datasets may stand for tasks"):
@@ -127,16 +127,16 @@ def test_a_sweep_goes_on_after_a_failure_and_later_runs_only_what_is_missing(tmp
 @pytest.mark.parametrize(
     ("changes", "extra", "says"),
     [
-        ({"arguments": {"lr": "5e-2"}}, [], "--lr was 5e-5 and is 5e-2"),
-        ({}, ["--lr", "1e-3"], "--lr was 5e-5 and is 1e-3"),
-        ({"arguments": {"lr": "5e-5", "fp16": True}}, [], "--fp16 was left out and is True"),
-        ({"arguments": "dropped"}, [], "--lr was 5e-5 and is left out"),
+        ({"arguments": {"learning_rate": "5e-2"}}, [], "--learning_rate was 5e-5 and is 5e-2"),
+        ({}, ["--learning_rate", "1e-3"], "--learning_rate was 5e-5 and is 1e-3"),
+        ({"arguments": {"learning_rate": "5e-5", "fp16": True}}, [], "--fp16 was left out and is True"),
+        ({"arguments": "dropped"}, [], "--learning_rate was 5e-5 and is left out"),
     ],
 )
 def test_a_sweep_that_has_changed_does_not_take_old_runs_for_its_own(tmp_path, monkeypatch, changes, extra, says):
     """Nothing is run before all folders have been looked at; the sweep as it was is done."""
     pretend(monkeypatch)
-    before = {"arguments": {"lr": "5e-5"}}
+    before = {"arguments": {"learning_rate": "5e-5"}}
     assert sweep.main([str(config(tmp_path, **before))]) == 0
     called = pretend(monkeypatch)
     with pytest.raises(ValueError, match=rf"cola-vanilla-1 holds a run with other arguments \({says}\)"):
@@ -169,6 +169,7 @@ from hf_logitmix.commands import sweep
 signal.signal(signal.SIGINT, signal.default_int_handler)
 here, run = pathlib.Path(sys.argv[1]).parent, [sys.executable, "-c", sys.argv[2]]
 sweep.commands = lambda *_: [(here / name, run) for name in "ab"]
+sweep.check_arguments = lambda *_: None
 sys.exit(sweep.main([sys.argv[1]]))"""
 
 

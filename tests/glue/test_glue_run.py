@@ -27,7 +27,6 @@ REFUSED = [
     ("--output_dir", [], ["--output_dir"]),
     ("", ["--method", "mixapp"], ["'mixapp'", "mixup", "logitmix"]),
     ("", ["--task_name", "colla"], ["'colla'", "cola"]),
-    ("", ["--no_such_option", "1"], ["--no_such_option"]),
     ("", ["--max_train_samples", "0"], ["max_train_samples=0", "at least 1"]),
     ("", ["--max_eval_samples", "-1"], ["max_eval_samples=-1", "at least 2"]),
     ("", ["--resume_from_checkpoint", "nowhere/checkpoint-7"], ["'nowhere/checkpoint-7' is no folder"]),
@@ -87,8 +86,8 @@ def test_a_problem_of_the_users_is_one_sentence_without_a_traceback(start, tmp_p
     argv[argv.index(missing) + 1] = str(tmp_path / "absent")
     monkeypatch.setattr(sys, "argv", ["run_glue.py", *argv])
     with pytest.raises(SystemExit) as left:
-        exit_with(run_glue.main, "run_glue")
-    assert left.value.code.startswith("run_glue: ")
+        exit_with(run_glue.main, "hf-logitmix glue")
+    assert left.value.code.startswith("hf-logitmix glue: ")
     assert "absent" in left.value.code
 
 
