@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_logitmix._version import __version__
@@ -28,6 +29,7 @@ _HOW_FAR = (
     "nothing of another seed of training."
 )
 
+EVAL_RESULTS = ".eval_results/hf_logitmix.yaml"
 _HUB_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 
 
@@ -49,6 +51,7 @@ def model_card(
     pipeline_tag: str = "text-classification",
     how_to_load: str = "",
     trained: bool = True,
+    measured: tuple[str, str] | None = None,
     intervals: Mapping[str, tuple[float, float]] | None = None,
     calibration: Mapping[str, Any] | None = None,
     folded: Sequence[Mapping[str, Any]] = (),
@@ -79,6 +82,7 @@ def model_card(
         pipeline_tag: what the Hub calls the task.
         how_to_load: what it takes besides ``from_pretrained``.
         trained: whether the method, which is not told otherwise, has trained the model.
+        measured: dataset and configuration that the metrics are of, where they are not those that were trained on.
         intervals: metric -> lower and upper end of 95% of samples, of those for which they are known.
         calibration: what the model keeps as ``config.calibration``.
         folded: calibrations that are in its weights.
@@ -93,19 +97,20 @@ def model_card(
     on_hub = base_model is not None and not Path(base_model).exists() and not Path(base_model).is_absolute()
     origin = "Trained from scratch" if base_model is None else f"Fine-tuned from `{public_name(base_model)}`"
     split_of = dict.fromkeys(metrics, split) if isinstance(split, str) else split
-    measured, whole = measured_on or {}, split_sizes or {}
-    of_data = f"{dataset} {dataset_config}".strip()
+    counts, whole = measured_on or {}, split_sizes or {}
+    measured_data, measured_config = measured or (dataset, dataset_config)
+    of_data = f"{measured_data} {measured_config}".strip()
     cut = {
         name: f"{of_data} ({count:,} of {whole[name]:,} examples)"
-        for name, count in measured.items()
+        for name, count in counts.items()
         if count < whole.get(name, count)
     }
     results = [
         EvalResult(
             task_type=pipeline_tag,
-            dataset_type=dataset_type(dataset),
+            dataset_type=dataset_type(measured_data),
             dataset_name=cut.get(split_of[metric], of_data),
-            dataset_config=dataset_config or None,
+            dataset_config=measured_config or None,
             dataset_split=split_of[metric],
             metric_type=metric,
             metric_value=round(float(value), 6),  # of a NumPy number YAML would keep the type
@@ -132,7 +137,7 @@ def model_card(
         if trained
         else f"Not trained yet; saved with hf_logitmix {__version__}.",
         *([how_to_load] if how_to_load else []),
-        *_results(metrics, list(dict.fromkeys(split_of.values())), measured, selected_on or {}, whole, intervals or {}),
+        *_results(metrics, list(dict.fromkeys(split_of.values())), counts, selected_on or {}, whole, intervals or {}),
         *(f"The temperature fitted on `{name}` is {value:.4f}." for name, value in (temperature or {}).items()),
         *remarks,
         *([f"![Reliability: accuracy against confidence]({diagram})"] if diagram else []),
@@ -148,6 +153,29 @@ def model_card(
         ),
     ]
     return ModelCard("\n\n".join(parts) + "\n")
+
+
+def write_eval_results(card: ModelCard, folder: Path) -> None:
+    """Write the results of a card as ``.eval_results/hf_logitmix.yaml`` too, one entry a metric.
+
+    These are results on datasets of the Hub, which shows them by ``task_id``: configuration and metric, so that none is
+    taken for another. Of other data there are none, and a file of an earlier card is deleted.
+    """
+    entries = [
+        {
+            "dataset": {"id": one.dataset_type, "task_id": f"{one.dataset_config or 'default'}_{one.metric_type}"},
+            "value": one.metric_value,
+            "notes": f"{one.metric_type} on {one.dataset_name}, split {one.dataset_split}",
+        }
+        for one in getattr(card.data, "eval_results", None) or ()
+        if _HUB_ID.fullmatch(one.dataset_type)
+    ]
+    path = folder / EVAL_RESULTS
+    if entries:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def dataset_type(dataset: str) -> str:

@@ -20,7 +20,7 @@ from hf_logitmix.calibration.plots import reliability_diagram
 from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.calibration.served import FOLDED, NAME, config_of
 from hf_logitmix.calibration.temperature import cross_fit
-from hf_logitmix.hub.card import model_card
+from hf_logitmix.hub.card import model_card, write_eval_results
 from hf_logitmix.hub.provenance import versions
 from hf_logitmix.hub.usage import usage
 from hf_logitmix.method import Method
@@ -148,7 +148,7 @@ class CardMixin(_Base):
         task, has_softmax = _first(tasks) or self._task(), self.label_spec.problem_type == _SINGLE
         kept, known = getattr(config, NAME, None), card_of_base(base)
         loads = "import hf_logitmix.vision" if is_small_model(self.model) else ""
-        model_card(
+        card = model_card(
             title,
             self.method,
             found.metrics,
@@ -164,6 +164,7 @@ class CardMixin(_Base):
             if loads
             else "",
             trained=trained,
+            measured=self._measured_data(data) if evaluated else None,
             intervals=found.intervals,
             calibration=kept,
             folded=getattr(config, FOLDED, None) or (),
@@ -175,7 +176,9 @@ class CardMixin(_Base):
             license=license or known.get("license"),
             language=language or known.get("language"),
             tags=[tags] if isinstance(tags, str) else tags or (),
-        ).save(output / "README.md")
+        )
+        card.save(output / "README.md")
+        write_eval_results(card, output)
 
     def _current_evaluations(self) -> dict[str, _Evaluation]:
         """Those of the model as it is."""
@@ -191,6 +194,14 @@ class CardMixin(_Base):
         train = self.train_dataset
         own = facts_of(train, len(train) if has_length(train) else None)
         return own if name is None else DataFacts(name, config or "", "")
+
+    def _measured_data(self, trained_on: DataFacts) -> tuple[str, str]:
+        """What figures are of: what the evaluation data tell; what was passed, where the training data's name was."""
+        if trained_on.name != self._data_facts(None, None).name:
+            return trained_on.name, trained_on.config
+        data = _all_of(self.eval_dataset)[0]
+        own = facts_of(data, len(data) if has_length(data) else None)
+        return own.name, own.config
 
     def _split_name(self, prefix: str) -> str:
         """What an evaluation was on: the split that the dataset tells, unless the training set tells the same."""

@@ -21,7 +21,7 @@ from hf_logitmix.calibration.plots import class_matrix, reliability_diagram
 from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.calibration.served import config_of
 from hf_logitmix.calibration.temperature import cross_fit, fit_temperature
-from hf_logitmix.hub.card import model_card, public_name
+from hf_logitmix.hub.card import model_card, public_name, write_eval_results
 from hf_logitmix.hub.provenance import versions
 from hf_logitmix.hub.trainer_card import card_of_base, is_small_model, limits_of
 from hf_logitmix.hub.usage import usage
@@ -230,7 +230,7 @@ class Run:
                 scores = {name.removeprefix("eval_"): v for name, v in results.items() if name.startswith("eval_")}
                 fitted = {name: scores.pop(name) for name in list(scores) if name.startswith("temperature")}
                 name = f"{self.model_name}-{self.task}-{results['method_name']}"
-                model_card(
+                card = model_card(
                     name,
                     self.trainer.method,
                     {name: value for name, value in scores.items() if is_brief(name)},
@@ -252,7 +252,9 @@ class Run:
                     pipeline_tag=self.pipeline_tag,
                     how_to_load=self.how_to_load,
                     **self._more_for_card(name),
-                ).save(self.output / "README.md")
+                )
+                card.save(self.output / "README.md")
+                write_eval_results(card, self.output)
         if self._args.push_to_hub and trained:
             self._push()
         return results
