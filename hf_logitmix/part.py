@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import nn
 
@@ -11,6 +11,12 @@ from hf_logitmix.papers import Paper
 
 if TYPE_CHECKING:
     from hf_logitmix.training.training_set import TrainingSet
+
+
+EQUATION_NAMES = (
+    r"$z$ are the logits of an input and $\tilde z$ those of a mixed one, $\pi$ is the partner, $\lambda$ the share of "
+    r"the input, $T_y$ the target row of label $y$, and $H$ the criterion."
+)
 
 
 class LabelSpec(NamedTuple):
@@ -38,10 +44,12 @@ class Part:
     Attributes:
         learned: the module that holds parameters learned along with the model, or None.
         papers: where it is from.
+        equation: what it does, in LaTeX, for cards; `EQUATION_NAMES` says what the letters are.
     """
 
     learned: nn.Module | None = None
     papers: tuple[Paper, ...] = ()
+    equation: ClassVar[str] = ""
 
     def check(self, model: nn.Module, labels: LabelSpec) -> None:
         """Raise ValueError where this cannot train this model on these labels."""

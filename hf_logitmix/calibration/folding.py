@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_logitmix.calibration.served import NAME, config_of, scaling_of
+from hf_logitmix.calibration.served import FOLDED, NAME, config_of, scaling_of
 from hf_logitmix.calibration.temperature import Temperature
 from hf_logitmix.models import call, evaluating, find_classifier, name_of, unwrap, vocabulary
 
@@ -24,8 +24,9 @@ def fold_temperature(
     r"""Divide the last linear layer by T, so that the logits that the model gives are calibrated without any code.
 
     :math:`W h + b` becomes :math:`(W h + b) / T`; of a vector scaling row k becomes :math:`w_k (W h + b)_k + b_k`. The
-    model is changed in place, and ``config.calibration`` is taken out, so that nothing is applied twice. Before that it
-    is tried on inputs whether the outputs of this layer are the logits; the model is as it was where they are not.
+    model is changed in place, and ``config.calibration`` is taken out, so that nothing is applied twice;
+    ``config.folded_calibration`` lists what was folded, for the reader alone. Before that it is tried on inputs whether
+    the outputs of this layer are the logits; the model is as it was where they are not.
 
     Args:
         model: a classifier that ends in a linear layer; any of transformers, or of timm in `ImageMixTrainer`.
@@ -58,6 +59,8 @@ def fold_temperature(
         weight, bias = (torch.from_numpy(part).to(logits) for part in (scaling.weight, scaling.bias))
     _check_gives_the_logits(bare, layer, inputs, by_class=not isinstance(scaling, Temperature))
     _scale_rows(layer, weight, bias)
+    told = {"method": "temperature", "temperature": float(temperature)} if temperature else dict(config.calibration)
+    config.folded_calibration = [*(getattr(config, FOLDED, None) or ()), told]
     if hasattr(config, NAME):
         delattr(config, NAME)
     return model

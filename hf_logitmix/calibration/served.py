@@ -24,6 +24,7 @@ FITS: dict[str, Callable[[Any, Any], Scaling]] = {
     "vector": fit_vector_scaling,
 }
 NAME = "calibration"  # of the entry in a config
+FOLDED = "folded_calibration"  # of the entry that lists what is in the weights, and is not applied
 
 
 def calibrate(

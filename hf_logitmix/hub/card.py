@@ -6,20 +6,30 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_logitmix._version import __version__
+from hf_logitmix.calibration.bootstrap import SAMPLES
 from hf_logitmix.calibration.registry import metric_of
 from hf_logitmix.methods import Method
 from hf_logitmix.models import public_name
 from hf_logitmix.papers import Paper
+from hf_logitmix.part import EQUATION_NAMES
 
 _HOW_CALIBRATION_IS_MEASURED = (
     "Calibration errors use 10 bins of equal width. Metrics ending in `_scaled` are measured after temperature "
     "scaling, cross-fitted in two halves of this split."
 )
 
+_HOW_FAR = (
+    f"Intervals hold 95% of {SAMPLES} samples of these examples, drawn with replacement, around the value; they tell "
+    "nothing of another seed of training."
+)
+
+EVAL_RESULTS = ".eval_results/hf_logitmix.yaml"
 _HUB_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 
 
@@ -40,8 +50,21 @@ def model_card(
     settings: Mapping[str, object] | None = None,
     pipeline_tag: str = "text-classification",
     how_to_load: str = "",
+    trained: bool = True,
+    measured: tuple[str, str] | None = None,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    folded: Sequence[Mapping[str, Any]] = (),
+    diagram: str = "",
+    usage: str = "",
+    limits: Sequence[str] = (),
+    versions: Mapping[str, str] | None = None,
+    library_name: str = "transformers",
+    license: str | None = None,
+    language: str | Sequence[str] | None = None,
+    tags: Sequence[str] = (),
 ) -> ModelCard:
-    """A card with the method, its source, the metrics and the settings.
+    """A card with the method, its equations and source, the metrics, how to use the model, its limits and the settings.
 
     Args:
         name: title of the card.
@@ -58,23 +81,36 @@ def model_card(
         settings: name -> value, such as the learning rate.
         pipeline_tag: what the Hub calls the task.
         how_to_load: what it takes besides ``from_pretrained``.
+        trained: whether the method, which is not told otherwise, has trained the model.
+        measured: dataset and configuration that the metrics are of, where they are not those that were trained on.
+        intervals: metric -> lower and upper end of 95% of samples, of those for which they are known.
+        calibration: what the model keeps as ``config.calibration``.
+        folded: calibrations that are in its weights.
+        diagram: name of a picture beside the card.
+        usage: Python that gives calibrated probabilities, see `hf_logitmix.hub.usage`.
+        limits: sentences on what was not checked, and on what the figures cannot tell.
+        versions: package -> version.
+        library_name: what the Hub loads the model with.
+        license, language: as the Hub names them; None where they are not known.
+        tags: besides those of this package.
     """
     on_hub = base_model is not None and not Path(base_model).exists() and not Path(base_model).is_absolute()
     origin = "Trained from scratch" if base_model is None else f"Fine-tuned from `{public_name(base_model)}`"
     split_of = dict.fromkeys(metrics, split) if isinstance(split, str) else split
-    measured, whole = measured_on or {}, split_sizes or {}
-    of_data = f"{dataset} {dataset_config}".strip()
+    counts, whole = measured_on or {}, split_sizes or {}
+    measured_data, measured_config = measured or (dataset, dataset_config)
+    of_data = f"{measured_data} {measured_config}".strip()
     cut = {
         name: f"{of_data} ({count:,} of {whole[name]:,} examples)"
-        for name, count in measured.items()
+        for name, count in counts.items()
         if count < whole.get(name, count)
     }
     results = [
         EvalResult(
             task_type=pipeline_tag,
-            dataset_type=dataset_type(dataset),
+            dataset_type=dataset_type(measured_data),
             dataset_name=cut.get(split_of[metric], of_data),
-            dataset_config=dataset_config or None,
+            dataset_config=measured_config or None,
             dataset_split=split_of[metric],
             metric_type=metric,
             metric_value=round(float(value), 6),  # of a NumPy number YAML would keep the type
@@ -85,9 +121,11 @@ def model_card(
     data = ModelCardData(
         base_model=base_model if on_hub else None,
         datasets=dataset if _HUB_ID.fullmatch(dataset) else None,
-        library_name="transformers",
+        license=license,
+        language=list(language) if language is not None and not isinstance(language, str) else language,
+        library_name=library_name,
         pipeline_tag=pipeline_tag,
-        tags=["hf_logitmix", "calibration"],
+        tags=list(dict.fromkeys(["hf_logitmix", "calibration", *tags])),
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -95,22 +133,49 @@ def model_card(
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}",
-        f"{origin} on {dataset}{dataset_config and f' `{dataset_config}`'} with hf_logitmix {__version__}.",
+        f"{origin} on {dataset}{dataset_config and f' `{dataset_config}`'} with hf_logitmix {__version__}."
+        if trained
+        else f"Not trained yet; saved with hf_logitmix {__version__}.",
         *([how_to_load] if how_to_load else []),
-        "## Method",
-        f"```\n{method}\n```",
-        *([_sources(method.papers)] if method.papers else []),
-        *_results(metrics, list(dict.fromkeys(split_of.values())), measured, selected_on or {}, whole),
+        *_results(metrics, list(dict.fromkeys(split_of.values())), counts, selected_on or {}, whole, intervals or {}),
         *(f"The temperature fitted on `{name}` is {value:.4f}." for name, value in (temperature or {}).items()),
         *remarks,
+        *([f"![Reliability: accuracy against confidence]({diagram})"] if diagram else []),
+        *(["## How to use it", *_calibrated(calibration, folded), f"```python\n{usage}\n```"] if usage else []),
+        *(_method(method) if trained else []),
+        *(["## Limits", "\n".join(f"* {sentence}" for sentence in limits)] if limits else []),
         *(["## Settings", used] if used else []),
+        *(["## Versions", "\n".join(f"* {key}: {value}" for key, value in versions.items())] if versions else []),
         *(
             ["## Citation", "\n\n".join(f"```bibtex\n{paper.bibtex}\n```" for paper in method.papers)]
-            if method.papers
+            if method.papers and trained
             else []
         ),
     ]
     return ModelCard("\n\n".join(parts) + "\n")
+
+
+def write_eval_results(card: ModelCard, folder: Path) -> None:
+    """Write the results of a card as ``.eval_results/hf_logitmix.yaml`` too, one entry a metric.
+
+    These are results on datasets of the Hub, which shows them by ``task_id``: configuration and metric, so that none is
+    taken for another. Of other data there are none, and a file of an earlier card is deleted.
+    """
+    entries = [
+        {
+            "dataset": {"id": one.dataset_type, "task_id": f"{one.dataset_config or 'default'}_{one.metric_type}"},
+            "value": one.metric_value,
+            "notes": f"{one.metric_type} on {one.dataset_name}, split {one.dataset_split}",
+        }
+        for one in getattr(card.data, "eval_results", None) or ()
+        if _HUB_ID.fullmatch(one.dataset_type)
+    ]
+    path = folder / EVAL_RESULTS
+    if entries:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def dataset_type(dataset: str) -> str:
@@ -122,8 +187,40 @@ def dataset_type(dataset: str) -> str:
     """
     if _HUB_ID.fullmatch(dataset):
         return dataset
+    if dataset.startswith("a dataset of "):
+        return "unnamed"
     words = re.findall(r"[a-z0-9]+", re.split(r"[,(]", dataset)[0].lower())
     return "-".join(words) or "unnamed"
+
+
+def _method(method: Method) -> list[str]:
+    """The section on the method: its parts, what they do, and where they are from."""
+    equations = [f"$${part.equation}$$" for part in method.parts.values() if part.equation]
+    return [
+        "## Method",
+        f"```\n{method}\n```",
+        *([*equations, EQUATION_NAMES] if equations else []),
+        *([_sources(method.papers)] if method.papers else []),
+    ]
+
+
+def _calibrated(calibration: Mapping[str, Any] | None, folded: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether probabilities are calibrated as they come, and by what."""
+    said = [
+        f"Its last layer holds {_scaling(one)}, so that its probabilities are scaled as they come." for one in folded
+    ]
+    if calibration is not None:
+        said.append(
+            f"It keeps {_scaling(calibration)} as `config.calibration`, which plain transformers does not apply: the "
+            "lines below do, and so do `hf_logitmix.calibrated_pipeline` and, for good, `hf_logitmix.fold_temperature`."
+        )
+    return said or ["It keeps no temperature: fit one on held-out examples of yours to have calibrated probabilities."]
+
+
+def _scaling(record: Mapping[str, Any]) -> str:
+    what = f"the temperature {record['temperature']:.4f}" if "temperature" in record else "a vector scaling"
+    of = f", fitted on {record['n']:,} examples" if "n" in record else ""
+    return what + of + (f" ({record['fitted_on']})" if record.get("fitted_on") else "")
 
 
 def _sources(papers: Sequence[Paper]) -> str:
@@ -137,6 +234,7 @@ def _results(
     measured_on: Mapping[str, int],
     selected_on: Mapping[str, int],
     sizes: Mapping[str, int],
+    intervals: Mapping[str, tuple[float, float]],
 ) -> list[str]:
     """The section with the metrics, and what they were measured on; the checkpoint was chosen on something else."""
     if not metrics:
@@ -145,12 +243,17 @@ def _results(
     said = [f"{start} {_counts(of, sizes)}." for start, of in counts.items() if of]
     found = {name: metric_of(name) for name in metrics}
     better = {name: "higher" if metric.higher_is_better else "lower" for name, metric in found.items() if metric}
-    rows = "\n".join(f"| {name} | {value:.4f} | {better.get(name, '')} |" for name, value in metrics.items())
+    reach = {name: f" {low:.4f} to {high:.4f} |" for name, (low, high) in intervals.items()}
+    empty, head, line = (" |", " 95% of samples |", " --- |") if intervals else ("", "", "")
+    rows = "\n".join(
+        f"| {name} | {value:.4f} |{reach.get(name, empty)} {better.get(name, '')} |" for name, value in metrics.items()
+    )
     is_calibration = any(metric is not None and metric.kind == "calibration" for metric in found.values())
     return [
         f"## Results on {' and '.join(splits)}",
-        f"| metric | value | better |\n| --- | --- | --- |\n{rows}",
+        f"| metric | value |{head} better |\n| --- | --- |{line} --- |\n{rows}",
         *([" ".join(said)] if said else []),
+        *([_HOW_FAR] if intervals else []),
         *([_HOW_CALIBRATION_IS_MEASURED] if is_calibration else []),
     ]
 

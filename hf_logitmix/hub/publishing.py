@@ -20,7 +20,7 @@ VOCABULARY = (
 MODEL = (
     *("*config.json", "*.index.json", "hf_logitmix.json", "model*.safetensors", "adapter_model.safetensors"),
     *("modeling_*.py", "configuration_*.py", "tokenization_*.py", "*processing_*.py"),
-    *("README.md", "*_results.json", "*.png"),
+    *("README.md", "*_results.json", "*.png", ".eval_results/*.yaml"),
     *VOCABULARY,
 )
 CHECKPOINT = (*MODEL, "*.safetensors", TRAINER_STATE_NAME)

@@ -22,6 +22,7 @@ from hf_logitmix.step import Step
 class CutMix(Mixing):
     """A box of the partner's pixels in each image (Yun et al., 2019); see `hf_logitmix.mixing.image.cutmix`."""
 
+    equation = r"\tilde x = M \odot x + (1 - M) \odot x_\pi, \quad \lambda = \mathrm{mean}(M)"
     papers = (papers.CUTMIX,)
 
     reads: ClassVar[tuple[str, ...]] = ("images",)

@@ -46,6 +46,8 @@ class Linear(Mixing):
         ValueError: for an unknown level or masks.
     """
 
+    equation = r"\tilde h = \lambda h + (1 - \lambda) h_\pi"
+
     level: str = field(
         default="embedding",
         metadata={"help": "Where to mix: embedding (of images: pixels), hidden:k, pooled or manifold."},

@@ -46,6 +46,7 @@ class PuzzleMix(Mixing):
         ValueError: for parameters that are not possible; before training for a text model.
     """
 
+    equation = r"\tilde x = m \odot \Pi^\top x + (1 - m) \odot \Pi_\pi^\top x_\pi, \quad \lambda = \mathrm{mean}(m)"
     papers = (papers.PUZZLEMIX,)
 
     reads: ClassVar[tuple[str, ...]] = ("images",)

@@ -17,5 +17,7 @@ from hf_logitmix.output import MixedOutput
 class Clean(Objective):
     """The criterion of the clean batch: ordinary training."""
 
+    equation = r"L = H(z, T_y)"
+
     def __call__(self, output: MixedOutput, labels: Tensor, loss: RowLoss, inputs: Mapping[str, Any]) -> Terms:
         return clean_term(output, labels, loss)

@@ -59,6 +59,7 @@ class Distillation(Objective):
             classes or another vocabulary.
     """
 
+    equation = r"L = (1 - w) H(z, T_y) + w \tau^2\, \mathrm{KL}(p_\tau^{teacher} \,\|\, p_\tau)"
     papers = (papers.DISTILLATION,)
 
     teacher: str | Path | nn.Module | None = field(

@@ -75,6 +75,10 @@ class LaMix(Objective):
         ValueError: for beta outside [0, 1].
     """
 
+    equation = (
+        r"L = \beta H(\tilde z, \lambda T_y + (1 - \lambda) T_{y_\pi}) + (1 - \beta) H(\tilde z, "
+        r"\mathrm{softmax}(\sigma(W_t S)))"
+    )
     papers = (papers.LAMIX,)
 
     beta: float = field(default=0.5, metadata={"help": "LaMix: share of the given labels in the target."})

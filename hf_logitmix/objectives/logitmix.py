@@ -109,6 +109,10 @@ class LogitMix(Objective):
         ValueError: for weights, a similarity or a warm-up outside the above.
     """
 
+    equation = (
+        r"L = w_{mix} [\lambda H(\tilde z, T_y) + (1 - \lambda) H(\tilde z, T_{y_\pi})] + w_{cls} H(z, "
+        r"T_y) + w_{sim}\, d(\lambda z + (1 - \lambda) z_\pi, \tilde z)"
+    )
     papers = (papers.LOGITMIX,)
 
     weights: Sequence[float] = field(

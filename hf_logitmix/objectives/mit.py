@@ -46,6 +46,10 @@ class MIT(Objective):
     `hf_logitmix.pairing.MutualPairs`, and a mixing that keeps them, `hf_logitmix.mixing.Linear`.
     """
 
+    equation = (
+        r"L = H(z, T_y), \quad z = \frac{(1 - \lambda_2) \tilde z_1 - (1 - \lambda_1) \tilde z_2}{\lambda_1 - "
+        r"\lambda_2}"
+    )
     papers = (papers.MIT,)
 
     kinds = frozenset[Rows]({"mixed"})

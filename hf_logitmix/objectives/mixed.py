@@ -17,6 +17,8 @@ from hf_logitmix.output import MixedOutput, Rows
 class Mixed(Objective):
     """The criterion of the mixed batch, against mixed labels; see `hf_logitmix.criteria.RowLoss.mixed`."""
 
+    equation = r"L = \lambda H(\tilde z, T_y) + (1 - \lambda) H(\tilde z, T_{y_\pi})"
+
     kinds = frozenset[Rows]({"mixed"})
 
     def __call__(self, output: MixedOutput, labels: Tensor, loss: RowLoss, inputs: Mapping[str, Any]) -> Terms:

@@ -32,6 +32,7 @@ class RegMixup(Objective):
         ValueError: for a negative eta.
     """
 
+    equation = r"L = H(z, T_y) + \eta [\lambda H(\tilde z, T_y) + (1 - \lambda) H(\tilde z, T_{y_\pi})]"
     papers = (papers.REGMIXUP,)
 
     eta: float = field(default=1.0, metadata={"help": "RegMixup: weight of the mixed rows."})

@@ -9,8 +9,9 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedModel, Trainer
 
-from hf_logitmix.calibration.served import FITS, NAME, Scaling, calibrate, check_can_be_calibrated, config_of
+from hf_logitmix.calibration.served import FITS, FOLDED, NAME, Scaling, calibrate, check_can_be_calibrated, config_of
 from hf_logitmix.models import unwrap
+from hf_logitmix.training.naming import facts_of
 
 if TYPE_CHECKING:
 
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 class CalibrationMixin(_Base):
     """Adds `calibrate`; training takes an older calibration out of the model, since it would not fit any more."""
+
+    _calibrated_on: Any = None
 
     def calibrate(self, dataset: Any, method: str = "temperature", name: str | None = None) -> Scaling:
         """Fit a scaling on held-out examples and keep it in ``model.config.calibration``; save or push the model after.
@@ -55,7 +58,8 @@ class CalibrationMixin(_Base):
                 "held out of it."
             )
         logits, labels = self._predicted(dataset)
-        found = calibrate(self.model, logits, labels, method, fitted_on=name or name_of_data(dataset, len(labels)))
+        found = calibrate(self.model, logits, labels, method, fitted_on=name or str(facts_of(dataset, len(labels))))
+        self._calibrated_on = dataset
         model = unwrap(self.model)
         if hasattr(model, "peft_config"):
             logger.warning(
@@ -89,12 +93,13 @@ class CalibrationMixin(_Base):
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         config = config_of(self.model) if getattr(unwrap(self.model), "config", None) is not None else None
-        if getattr(config, NAME, None) is not None:
-            delattr(config, NAME)
-            logger.warning(
-                "config.calibration was fitted to the model as it came, and is taken out: call calibrate after "
-                "training."
-            )
+        for name in (NAME, FOLDED):
+            if getattr(config, name, None) is not None:
+                delattr(config, name)
+                logger.warning(
+                    "config.%s was fitted to the model as it came, and is taken out: call calibrate after training.",
+                    name,
+                )
         return super()._inner_training_loop(*args, **kwargs)
 
 
@@ -104,17 +109,3 @@ def is_same_data(dataset: Any, other: Any) -> bool:
         return False
     same = [getattr(data, "_fingerprint", None) or id(getattr(data, "images", data)) for data in (dataset, other)]
     return dataset is other or same[0] == same[1]
-
-
-def name_of_data(dataset: Any, count: int) -> str:
-    """What a dataset is called: its name, configuration and split as far as it tells, or how many examples it has."""
-    info = getattr(dataset, "info", None)
-    name, split = getattr(info, "dataset_name", None), getattr(dataset, "split", None)
-    if name is None or getattr(info, "builder_name", None) in _FILES:
-        return f"a dataset of {count:,} examples"
-    config = getattr(info, "config_name", None)
-    config = "" if config in (None, "default") else f" {config}"
-    return f"{name}{config}" + (f", {split}" if split else "")
-
-
-_FILES = (None, "generator", "csv", "json", "text", "parquet", "arrow", "pandas", "imagefolder", "audiofolder")

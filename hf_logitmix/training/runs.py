@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from transformers import Trainer
 
+from hf_logitmix.calibration.bootstrap import intervals
 from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark, scaled_metrics
 from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.calibration.served import config_of
 from hf_logitmix.calibration.temperature import cross_fit, fit_temperature
-from hf_logitmix.hub.card import model_card, public_name
+from hf_logitmix.hub.card import model_card, public_name, write_eval_results
 from hf_logitmix.hub.provenance import versions
+from hf_logitmix.hub.trainer_card import card_of_base, is_small_model, limits_of
+from hf_logitmix.hub.usage import usage
 from hf_logitmix.targets import MCEL
 from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.training.interrupt import SaveOnInterrupt
@@ -95,6 +98,7 @@ class Run:
     results: dict[str, Any] = field(init=False)
     _split_of: dict[str, str] = field(init=False, default_factory=dict)
     _plots: Any = field(init=False, repr=False)
+    _intervals: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._plots = import_module("hf_logitmix.calibration.plots")  # without matplotlib this ends here, untrained
@@ -208,6 +212,8 @@ class Run:
         if not self.trainer.is_world_process_zero():
             return
         np.savez(self.output / f"eval_logits{suffix}.npz", logits=logits, labels=labels)
+        reach = intervals(logits, labels, N_BINS) if self.label_names else {}
+        self._intervals |= {f"{name}{suffix}": ends for name, ends in reach.items() if f"{name}{suffix}" in scores}
         if title and self.label_names:
             panels = {"as trained": (logits, labels), "after temperature scaling": (cross_fit(logits, labels), labels)}
             self._plots.reliability_diagram(panels, N_BINS, title).savefig(self.output / "reliability.png", dpi=150)
@@ -225,8 +231,9 @@ class Run:
             if trained:
                 scores = {name.removeprefix("eval_"): v for name, v in results.items() if name.startswith("eval_")}
                 fitted = {name: scores.pop(name) for name in list(scores) if name.startswith("temperature")}
-                model_card(
-                    f"{self.model_name}-{self.task}-{results['method_name']}",
+                name = f"{self.model_name}-{self.task}-{results['method_name']}"
+                card = model_card(
+                    name,
                     self.trainer.method,
                     {name: value for name, value in scores.items() if is_brief(name)},
                     base_model=self.base_model,
@@ -241,13 +248,32 @@ class Run:
                     settings={
                         **{name: v for name, v in results["settings"].items() if v is not None and v is not False},
                         "seed": results["seed"],
+                        **({} if results["data_seed"] is None else {"data_seed": results["data_seed"]}),
+                        "training_examples": results["n_train"],
                     },
                     pipeline_tag=self.pipeline_tag,
                     how_to_load=self.how_to_load,
-                ).save(self.output / "README.md")
+                    **self._more_for_card(name),
+                )
+                card.save(self.output / "README.md")
+                write_eval_results(card, self.output)
         if self._args.push_to_hub and trained:
             self._push()
         return results
+
+    def _more_for_card(self, name: str) -> dict[str, Any]:
+        model, kept, known = self.trainer.model, self.results.get("calibration"), card_of_base(self.base_model)
+        preamble = "import hf_logitmix.vision" if is_small_model(model) else ""
+        return {
+            "intervals": self._intervals,
+            "calibration": kept,
+            "diagram": "reliability.png" if (self.output / "reliability.png").exists() else "",
+            "usage": usage(name, self.pipeline_tag, kept, preamble=preamble) if self.label_names else "",
+            "limits": limits_of(self._args.seed, bool(self._split_of)),
+            "versions": self.results["versions"],
+            "license": known.get("license"),
+            "language": known.get("language"),
+        }
 
     def _push(self) -> None:
         try:

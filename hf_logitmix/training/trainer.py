@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback
 
 from hf_logitmix.hub.provenance import ProvenanceMixin
 from hf_logitmix.hub.pushing import PushMixin
+from hf_logitmix.hub.trainer_card import CardMixin
 from hf_logitmix.method import Method, MethodInTraining
 from hf_logitmix.methods import as_method
 from hf_logitmix.models import SPECIAL_TOKENS
@@ -46,6 +47,7 @@ class MixTrainerMixin(
     RehearsalMixin,
     ProvenanceMixin,
     PushMixin,
+    CardMixin,
     CalibrationMixin,
     SearchMixin,
     StepsMixin,

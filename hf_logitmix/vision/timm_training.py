@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,16 +78,6 @@ class TimmTrainingMixin(_Base):
             updates_per_epoch=updates,
         )
         return TimmSchedule(scheduler)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        sched = getattr(self.args, "sched", None)
-        if sched is None:
-            return super().create_model_card(*args, **kwargs)
-        self.args.lr_scheduler_type = SimpleNamespace(value=f"{sched} of timm")  # type: ignore[assignment]
-        try:  # Trainer's card names a schedule, and reads it there
-            super().create_model_card(*args, **kwargs)
-        finally:
-            self.args.lr_scheduler_type = None  # type: ignore[assignment]
 
 
 class TimmSchedule:

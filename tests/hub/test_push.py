@@ -216,7 +216,7 @@ def test_the_card_of_a_model_whose_folder_is_gone_names_no_folder(hub, tmp_path)
     trainer.push_to_hub()
     assert_clean(hub)
     text = hub.repos[f"{USER}/out"]["README.md"].decode()
-    assert "fine-tuned version of `base`" in text
+    assert "Fine-tuned from `base` on a dataset of 24 examples" in text
     assert "base_model" not in text
 
 

@@ -203,7 +203,8 @@ def test_the_card_of_trainers_names_the_schedule_that_was_used(tmp_path):
     trainer.train()
     trainer.create_model_card()
     text = (tmp_path / "README.md").read_text()
-    assert "lr_scheduler_type: step of timm" in text
+    assert "* sched: step\n* decay_epochs: 1\n" in text
+    assert "lr_scheduler_type" not in text
     assert "adamw" not in text
     assert trainer.args.lr_scheduler_type is None
 

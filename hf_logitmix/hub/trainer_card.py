@@ -1,0 +1,311 @@
+"""The card of a Trainer's model, made from what the Trainer knows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub import metadata_load, try_to_load_from_cache
+from torch import nn
+from transformers import Trainer
+from transformers.trainer_utils import has_length
+
+from hf_logitmix.calibration.bootstrap import intervals
+from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark, scaled_metrics
+from hf_logitmix.calibration.plots import reliability_diagram
+from hf_logitmix.calibration.registry import is_brief
+from hf_logitmix.calibration.served import FOLDED, NAME, config_of
+from hf_logitmix.calibration.temperature import cross_fit
+from hf_logitmix.hub.card import model_card, write_eval_results
+from hf_logitmix.hub.provenance import versions
+from hf_logitmix.hub.usage import usage
+from hf_logitmix.method import Method
+from hf_logitmix.models import public_name, unwrap
+from hf_logitmix.part import LabelSpec
+from hf_logitmix.training.naming import DataFacts, facts_of
+from hf_logitmix.training.settings import training_settings
+from hf_logitmix.training.splits import choosing
+
+if TYPE_CHECKING:
+
+    class _Base(Trainer):
+        """What the mixin is put in front of, with what else it asks of it."""
+
+        model: nn.Module
+        method: Method
+        _calibrated_on: Any
+
+        @property
+        def label_spec(self) -> LabelSpec: ...
+else:
+    _Base = object
+
+logger = logging.getLogger(__name__)
+
+N_BINS = 10
+DIAGRAM = "reliability.png"
+_SINGLE = "single_label_classification"
+_SMALL_MODELS = "hf_logitmix.vision.small_models"
+
+
+class _Evaluation(NamedTuple):
+    """What an evaluation found."""
+
+    step: int
+    folds: int
+    examples: int
+    metrics: dict[str, float]
+    rows: tuple[np.ndarray, np.ndarray] | None  # logits [N, K] and labels, of one label an example
+
+
+class CardMixin(_Base):
+    """Writes the card of `hf_logitmix.hub.card`, with the figures of the last evaluation of the model as it is.
+
+    An evaluation of another step is not told: neither one from before training, nor the last one of a run whose best
+    checkpoint is another.
+    """
+
+    _evaluated: dict[str, _Evaluation] | None = None
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
+        if str(prefix).startswith("eval"):
+            known, state = self._evaluated or {}, (self.state.global_step, self._folds())
+            known = {name: one for name, one in known.items() if (one.step, one.folds) == state}
+            found = {name.removeprefix(f"{prefix}_"): value for name, value in (output.metrics or {}).items()}
+            numbers = {name: value for name, value in found.items() if _is_number(value) and not name.endswith("time")}
+            known[str(prefix)] = _Evaluation(*state, output.num_samples or 0, numbers, self._rows_of(output))
+            self._evaluated = known
+        return output
+
+    def _rows_of(self, output: Any) -> tuple[np.ndarray, np.ndarray] | None:
+        logits, labels = output.predictions, output.label_ids
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        if (
+            self.label_spec.problem_type != _SINGLE
+            or not isinstance(logits, np.ndarray)
+            or not isinstance(labels, np.ndarray)
+        ):
+            return None
+        shapes = (labels.shape, logits.shape[:1], logits.shape)
+        fits = logits.ndim == 2 and logits.shape[1] == self.label_spec.num_labels and shapes[0] in shapes[1:]
+        return (logits, labels) if fits and np.isfinite(logits).all() else None
+
+    def _folds(self) -> int:
+        return len(getattr(getattr(unwrap(self.model), "config", None), FOLDED, None) or ())
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        best, now = getattr(self.state, "best_global_step", None), self.state.global_step
+        kept = {name: one for name, one in (self._evaluated or {}).items() if one.step == best}
+        self._evaluated = {name: one._replace(step=now) for name, one in kept.items()}
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write ``README.md``, and ``reliability.png`` where the logits of the last evaluation are known.
+
+        Args:
+            language, license: of the model; None takes those of the base model's card, if that is on this machine.
+            tags: further ones.
+            model_name: title of the card; None takes the name of the folder.
+            finetuned_from: base model; None takes what the model was loaded from.
+            tasks: what the Hub calls the task; None for what the model does.
+            dataset_tags, dataset, dataset_args: the training data's id on the Hub, its name, which counts without an
+                id, and its configuration; None takes what the dataset tells of itself.
+        """
+        if not self.is_world_process_zero():
+            return
+        output, config = Path(str(self.args.output_dir)), config_of(self.model)
+        base = finetuned_from or getattr(config, "_name_or_path", None) or None
+        title = model_name or output.name
+        trained = self.state.global_step > 0 and self.train_dataset is not None
+        data = self._data_facts(_first(dataset_tags) or _first(dataset), _first(dataset_args))
+        evaluated = self._current_evaluations()
+        found = _Figures()
+        for prefix, one in evaluated.items():
+            found.add(self._split_name(prefix), prefix.removeprefix("eval").strip("_"), one)
+        if rows := next(
+            (one.rows for one in evaluated.values() if one.rows is not None and len(one.rows[0]) > 1), None
+        ):
+            panels = {"as trained": rows, "after temperature scaling": (cross_fit(*rows), rows[1])}
+            reliability_diagram(panels, N_BINS, title).savefig(output / DIAGRAM, dpi=150)
+        is_peft = hasattr(unwrap(self.model), "peft_config")
+        task, has_softmax = _first(tasks) or self._task(), self.label_spec.problem_type == _SINGLE
+        kept, known = getattr(config, NAME, None), card_of_base(base)
+        loads = "import hf_logitmix.vision" if is_small_model(self.model) else ""
+        card = model_card(
+            title,
+            self.method,
+            found.metrics,
+            base_model=base,
+            dataset=data.name,
+            dataset_config=data.config,
+            split=found.split_of,
+            measured_on=found.counts,
+            remarks=found.remarks,
+            settings=self._card_settings(),
+            pipeline_tag=task,
+            how_to_load="The architecture is one of hf_logitmix: `import hf_logitmix.vision` before it is loaded."
+            if loads
+            else "",
+            trained=trained,
+            measured=self._measured_data(data) if evaluated else None,
+            intervals=found.intervals,
+            calibration=kept,
+            folded=getattr(config, FOLDED, None) or (),
+            diagram=DIAGRAM if rows else "",
+            usage=usage(title, task, kept, preamble=loads, peft=is_peft) if has_softmax else "",
+            limits=self._limits(bool(evaluated), kept) if trained else (),
+            versions=versions(),
+            library_name="peft" if is_peft else "transformers",
+            license=license or known.get("license"),
+            language=language or known.get("language"),
+            tags=[tags] if isinstance(tags, str) else tags or (),
+        )
+        card.save(output / "README.md")
+        write_eval_results(card, output)
+
+    def _current_evaluations(self) -> dict[str, _Evaluation]:
+        """Those of the model as it is."""
+        now, known = (self.state.global_step, self._folds()), self._evaluated or {}
+        current = {name: one for name, one in known.items() if (one.step, one.folds) == now}
+        if known and not current:
+            logger.warning(
+                "The model was changed after its last evaluation, so its card has no figures: evaluate again."
+            )
+        return current
+
+    def _data_facts(self, name: str | None, config: str | None) -> DataFacts:
+        train = self.train_dataset
+        own = facts_of(train, len(train) if has_length(train) else None)
+        return own if name is None else DataFacts(name, config or "", "")
+
+    def _measured_data(self, trained_on: DataFacts) -> tuple[str, str]:
+        """What figures are of: what the evaluation data tell; what was passed, where the training data's name was."""
+        if trained_on.name != self._data_facts(None, None).name:
+            return trained_on.name, trained_on.config
+        data = _all_of(self.eval_dataset)[0]
+        own = facts_of(data, len(data) if has_length(data) else None)
+        return own.name, own.config
+
+    def _split_name(self, prefix: str) -> str:
+        """What an evaluation was on: the split that the dataset tells, unless the training set tells the same."""
+        data: Any = self.eval_dataset
+        part = prefix.removeprefix("eval").strip("_")
+        data = data.get(part) if isinstance(data, dict) else data
+        split = facts_of(data, None).split
+        return split if split and split != facts_of(self.train_dataset, None).split else part or "evaluation"
+
+    def _task(self) -> str:
+        is_image = getattr(unwrap(self.model), "main_input_name", "") == "pixel_values"
+        return "image-classification" if is_image else "text-classification"
+
+    def _card_settings(self) -> dict[str, Any]:
+        seeds = {"seed": self.args.seed, "data_seed": self.args.data_seed}
+        train = self.train_dataset
+        sizes = {"training_examples": len(train)} if has_length(train) else {}
+        every = {**training_settings(self.args), **seeds, **sizes, "steps": self.state.global_step}
+        told = {name: value for name, value in every.items() if value is not None and value is not False}
+        return {name: _public(value) for name, value in told.items() if value not in ({}, [], "")}
+
+    def _limits(self, is_evaluated: bool, kept: Any) -> Sequence[str]:
+        said = limits_of(self.args.seed, is_evaluated)
+        if chosen_by := choosing(self):
+            said.append(
+                f"{chosen_by} chose the model on the evaluation examples, which makes figures on these look better."
+            )
+        if kept is not None and any(self._calibrated_on is one for one in _all_of(self.eval_dataset)):
+            said.append(
+                "The temperature it keeps was fitted on the evaluation examples; metrics that end in `_scaled` are "
+                "cross-fitted and do not use it."
+            )
+        return said
+
+
+class _Figures:
+    """The figures of all evaluations, for one card."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self.intervals: dict[str, tuple[float, float]] = {}
+        self.split_of: dict[str, str] = {}
+        self.counts: dict[str, int] = {}
+        self.remarks: list[str] = []
+
+    def add(self, split: str, suffix: str, one: _Evaluation) -> None:
+        values, reach = dict(one.metrics), {}
+        if one.rows is not None:
+            values |= calibration_metrics(*one.rows, n_bins=N_BINS)
+            values |= scaled_metrics(*one.rows, n_bins=N_BINS) if one.examples > 1 else {}
+            reach = intervals(*one.rows, n_bins=N_BINS)
+            if remark := one_class_remark(*one.rows):
+                self.remarks.append(f"On `{split}`: {remark}")
+        end = f"_{suffix}" if suffix else ""
+        for name, value in values.items():
+            if is_brief(name) and not name.startswith("temperature"):
+                self.metrics[name + end] = value
+                self.split_of[name + end] = split
+                self.intervals |= {name + end: reach[name]} if name in reach else {}
+        self.counts[split] = one.examples
+
+
+def limits_of(seed: int, is_evaluated: bool) -> list[str]:
+    """What no single run has looked at."""
+    return [
+        f"One run with one seed ({seed}): how much another seed changes was not looked at.",
+        "Figures hold for examples drawn like those they are of: shifted data were not tried."
+        if is_evaluated
+        else "It was not evaluated as it is.",
+        "Groups of examples, such as of people or topics, were not compared.",
+    ]
+
+
+def card_of_base(base: str | None) -> dict[str, Any]:
+    """License and language of the base model's card, if a copy of it is on this machine."""
+    if base is None:
+        return {}
+    path: Any = Path(base) / "README.md"
+    try:
+        if not path.exists():
+            path = try_to_load_from_cache(base, "README.md")
+        found = metadata_load(path) if isinstance(path, (str, Path)) else None
+    except ValueError:  # no name of the Hub, or no card that can be read
+        return {}
+    return {
+        name: value for name, value in (found or {}).items() if name in ("license", "language") and value != "other"
+    }
+
+
+def is_small_model(model: nn.Module) -> bool:
+    return any(type(module).__module__ == _SMALL_MODELS for module in unwrap(model).modules())
+
+
+def _all_of(data: Any) -> list[Any]:
+    return list(data.values()) if isinstance(data, dict) else [data]
+
+
+def _first(given: Any) -> str | None:
+    return given if given is None or isinstance(given, str) else str(given[0]) if given else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, torch.Tensor))
+
+
+def _public(value: Any) -> Any:
+    return public_name(value) if isinstance(value, str) and "/" in value else value
