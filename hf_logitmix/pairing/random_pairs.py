@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_logitmix.modalities import modality_of
+from hf_logitmix import modalities  # the module, as it imports pairings
 from hf_logitmix.models import name_of
 from hf_logitmix.pairing.base import Pairing, first_tensor
 from hf_logitmix.pairing.distributions import Beta, Distribution, as_distribution
@@ -79,7 +79,7 @@ class RandomPairs(Pairing):
             raise ValueError(f"partners must be one of {', '.join(_PARTNERS)}, got {self.partners!r}.")
 
     def check(self, model: nn.Module, labels: LabelSpec) -> None:
-        if self.partners == "length" and not modality_of(model).has_masks:
+        if self.partners == "length" and not modalities.modality_of(model).has_masks:
             raise ValueError(f"partners='length' is for text and {name_of(model)} reads images: pass partners='any'.")
 
     def __call__(self, inputs: Mapping[str, Any], labels: Tensor | None, step: Step) -> MixPlan:
