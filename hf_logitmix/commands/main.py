@@ -35,6 +35,7 @@ class Command:
 COMMANDS = {
     "demo": Command("hf_logitmix.glue.demo", "compare three methods on synthetic sentences, offline, in minutes", RUNS),
     "glue": Command("hf_logitmix.glue.run", "fine-tune a text classifier on a GLUE task", RUNS),
+    "text": Command("hf_logitmix.text.train", "fine-tune a text classifier on data of your own", RUNS),
     "images": Command("hf_logitmix.vision.train", "train an image classifier", {**RUNS, **VISION}),
     "sweep": Command("hf_logitmix.commands.sweep", "run tasks x methods x seeds of a file", RUNS),
     "table": Command("hf_logitmix.commands.table", "collect runs into one table"),

@@ -5,49 +5,34 @@ hf-logitmix glue --task_name mrpc --model_name_or_path bert-base-uncased --metho
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+from transformers import set_seed
 
-from hf_logitmix import METHODS, MixTrainingArguments
+from hf_logitmix import METHODS
 from hf_logitmix.commands.arguments import ArgumentsParser
 from hf_logitmix.glue.data import HUB_NAME, load_task, with_validation
 from hf_logitmix.glue.demo import run_demo
 from hf_logitmix.glue.experiment import Experiment
 from hf_logitmix.glue.tasks import TASKS, Task, get_task
 from hf_logitmix.modalities.masks import is_causal
-from hf_logitmix.models import check_is_trained, loading
 from hf_logitmix.noise import add_label_noise
+from hf_logitmix.text.arguments import TextModelArguments, TextRunArguments
+from hf_logitmix.text.model import load_model
 from hf_logitmix.training.command_line import (
     check_what_is_done,
     checkpoint_to_resume,
     report,
-    set_what_is_done,
 )
 from hf_logitmix.training.splits import HELD_OUT
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass
-class GlueTrainingArguments(MixTrainingArguments):
-    """`MixTrainingArguments` with the defaults of a GLUE run: train and evaluate, batches of 32, 2e-5, no reports.
+class GlueTrainingArguments(TextRunArguments):
+    """`TextRunArguments` of a GLUE run."""
 
-    They are fields, not `HfArgumentParser.set_defaults`, so that they hold for runs that Python starts too (sweeps).
-
-    Raises:
-        ValueError: for an ``eval_strategy`` without ``do_eval``, which `TrainingArguments` would turn on.
-    """
-
-    output_dir: str = field(default="", metadata={"help": "Where the run leaves its model and results."})
-    do_train: bool = field(
-        default=True,
-        metadata={"help": "Train: done unless --do_eval or --do_predict is passed without it, or --no_do_train."},
-    )
     do_eval: bool = field(
         default=True,
         metadata={"help": "Evaluate on the dev set: done unless --do_predict is passed alone, or --no_do_eval."},
@@ -55,38 +40,19 @@ class GlueTrainingArguments(MixTrainingArguments):
     do_predict: bool = field(
         default=False, metadata={"help": "Predict the test set into a submission file: alone, of a trained model."}
     )
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Training batch on each device."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Evaluation batch on each device."})
-    learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
-    dataloader_pin_memory: bool = field(
-        default=torch.cuda.is_available(), metadata={"help": "Pin host memory for copies to the GPU."}
-    )
-    report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
-
-    def __post_init__(self) -> None:
-        set_what_is_done(self)
-        if not self.do_eval and self.eval_strategy != "no":
-            raise ValueError(
-                f"eval_strategy={str(self.eval_strategy)!r} evaluates, and do_eval is off: leave it out, or pass "
-                "--do_eval."
-            )
-        super().__post_init__()
 
 
 @dataclass
-class GlueArguments:
+class GlueArguments(TextModelArguments):
     """Which task, which model, which data."""
 
     task_name: str | None = field(default=None, metadata={"help": f"One of {', '.join(TASKS)}."})
-    model_name_or_path: str | None = field(default=None, metadata={"help": "Hub name or local folder of the model."})
     glue_dir: str | None = field(
         default=None, metadata={"help": "Folder in the classic GLUE layout (CoLA/train.tsv, ...); default is the Hub."}
     )
     train_file: str | None = field(
         default=None, metadata={"help": "Another training file: a path, or a name in the task's folder of --glue_dir."}
     )
-    max_seq_length: int = field(default=128, metadata={"help": "Longer inputs are cut to this many tokens."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N examples only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first N examples only."})
     val_split: float = field(
@@ -111,10 +77,6 @@ class GlueArguments:
     label_noise_kind: str = field(
         default="uniform", metadata={"help": "uniform (any other class) or pairwise (swap inside pairs of classes)."}
     )
-    ignore_mismatched_sizes: bool = field(
-        default=False, metadata={"help": "Start from a model that was fine-tuned with another number of classes."}
-    )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that comes with the weights."})
     demo: bool = field(
         default=False,
         metadata={"help": "Offline demo on a synthetic corpus; of the other arguments it takes output_dir and seed."},
@@ -191,60 +153,6 @@ def with_label_noise(task: Task, splits: Any, rate: float, kind: str, seed: int)
         for split, part in splits.get("train", [])
     ]
     return {**splits, "train": train} if train else splits
-
-
-def load_model(task: Task, glue: GlueArguments, new_head: bool = True) -> tuple[Any, Any]:
-    """The model in float32, whatever its weights were stored in, and its tokenizer.
-
-    A decoder that will be trained gets a tokenizer that pads on the left, and is saved with it: it reads a text off its
-    last token, which two texts of unequal length have in one place only then.
-
-    Args:
-        task: gives the classes.
-        glue: names the model.
-        new_head: whether it will be trained, with its classes named after the task's; otherwise they keep their names,
-            and its head must be in the checkpoint.
-
-    Raises:
-        ValueError: for a model that is not there, for a head with another number of outputs, and for one that would be
-            random and not be trained.
-    """
-    names = dict(enumerate(task.label_names)) or {0: "score"}
-    classes = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
-    name = str(glue.model_name_or_path)
-    try:
-        with loading("model_name_or_path", name):
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                name,
-                dtype=torch.float32,
-                trust_remote_code=glue.trust_remote_code,
-                ignore_mismatched_sizes=glue.ignore_mismatched_sizes or not new_head,
-                output_loading_info=True,
-                **({"num_labels": task.num_labels, **classes} if new_head else {}),
-            )
-            left = {"padding_side": "left"} if new_head and is_causal(model) else {}
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=glue.trust_remote_code, **left)
-    except RuntimeError as error:
-        if "mismatch" not in str(error):
-            raise
-        raise ValueError(
-            f"model_name_or_path={glue.model_name_or_path!r} has a head of another size than {task.num_labels}: pass "
-            "--ignore_mismatched_sizes for a new one."
-        ) from error
-    if not new_head:
-        check_is_trained(f"model_name_or_path={name!r}", info)
-    if model.config.num_labels != task.num_labels:
-        raise ValueError(
-            f"model_name_or_path={glue.model_name_or_path!r} has {model.config.num_labels} outputs and {task.name} "
-            f"needs {task.num_labels}: pass a model that was trained on it."
-        )
-    if left:
-        logger.warning("A decoder: texts are padded on the left, so that those of unequal length end together.")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    return model, tokenizer
 
 
 def _first(data: Any, limit: int | None, name: str) -> Any:
