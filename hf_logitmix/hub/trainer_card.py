@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,6 @@ from transformers.trainer_utils import has_length
 
 from hf_logitmix.calibration.bootstrap import intervals
 from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark, scaled_metrics
-from hf_logitmix.calibration.plots import reliability_diagram
 from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.calibration.served import FOLDED, NAME, config_of
 from hf_logitmix.calibration.temperature import cross_fit
@@ -143,7 +143,7 @@ class CardMixin(_Base):
             (one.rows for one in evaluated.values() if one.rows is not None and len(one.rows[0]) > 1), None
         ):
             panels = {"as trained": rows, "after temperature scaling": (cross_fit(*rows), rows[1])}
-            reliability_diagram(panels, N_BINS, title).savefig(output / DIAGRAM, dpi=150)
+            _draw(panels, title, output / DIAGRAM)
         is_peft = hasattr(unwrap(self.model), "peft_config")
         task, has_softmax = _first(tasks) or self._task(), self.label_spec.problem_type == _SINGLE
         kept, known = getattr(config, NAME, None), card_of_base(base)
@@ -309,3 +309,12 @@ def _is_number(value: Any) -> bool:
 
 def _public(value: Any) -> Any:
     return public_name(value) if isinstance(value, str) and "/" in value else value
+
+
+def _draw(panels: dict[str, Any], title: str, path: Path) -> None:
+    if find_spec("matplotlib") is None:
+        logger.warning('%s is not drawn without matplotlib: pip install "hf_logitmix[plots]".', path.name)
+        return
+    from hf_logitmix.calibration.plots import reliability_diagram  # of the extra plots
+
+    reliability_diagram(panels, N_BINS, title).savefig(path, dpi=150)

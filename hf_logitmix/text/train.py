@@ -5,6 +5,7 @@ hf-logitmix text --train_file train.csv --model_name_or_path bert-base-uncased -
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import AutoConfig, set_seed
 
 from hf_logitmix import METHODS, calibrated_logits
 from hf_logitmix.commands.arguments import ArgumentsParser
+from hf_logitmix.commands.main import main as start
 from hf_logitmix.modalities.masks import is_causal
 from hf_logitmix.models import loading
 from hf_logitmix.text.arguments import TextModelArguments, TextRunArguments
@@ -25,7 +27,7 @@ from hf_logitmix.text.metrics import metrics_of
 from hf_logitmix.text.model import load_model
 from hf_logitmix.text.predictions import FILE, write_predictions
 from hf_logitmix.text.task import OwnSplit, OwnTask, TextSplit, has_one_class
-from hf_logitmix.training.command_line import check_what_is_done, checkpoint_to_resume, exit_with, report
+from hf_logitmix.training.command_line import check_what_is_done, checkpoint_to_resume, report
 from hf_logitmix.training.splits import HELD_OUT
 
 
@@ -277,4 +279,4 @@ def _name(texts: TextArguments) -> str:
 
 
 if __name__ == "__main__":
-    exit_with(main, "hf_logitmix.text.train")
+    start(["text", *sys.argv[1:]])

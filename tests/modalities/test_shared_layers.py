@@ -26,7 +26,9 @@ from hf_logitmix.training.rehearsal import rehearse
 QUICK = ("bert", "deberta-v2", "gpt2", "llama", "longformer", "zamba2")
 QUICK_IMAGES = ("ViTForImageClassification", "ResNetForImageClassification", "PvtForImageClassification")
 NO_LEVEL = ("no hook at level", "pools before its head", "token embedding to mix at", "model.train()")
-ALL_ROWS = {  # what cannot be given a part of its rows, or fewer rows than come out
+# of texts that are padded where they begin, in whichever way they are mixed
+NO_GRADIENT = ("canine", "gemma2", "longformer", "mpt")
+ALL_ROWS = {  # what cannot be given a part of its rows, or other rows than come out; the rehearsal finds it out
     "bloom": ("hidden:1", "hidden:2"),
     **dict.fromkeys(("modernbert-decoder", "t5gemma", "t5gemma2"), ("pooled",)),
     **dict.fromkeys(("DeiTForImageClassificationWithTeacher", "LevitForImageClassificationWithTeacher"), ("pooled",)),
@@ -85,9 +87,11 @@ def check_levels(name, model, batches, plan, kinds=EVERY):
                         continue
                     for a, b in zip(found, expected, strict=True):
                         known = ~b.isnan()
-                        # Longformer alone: no gradient of a text whose first place, its global one, is padding
-                        assert known.all() or name == "longformer"
+                        assert known.all() or name in NO_GRADIENT
                         most = 1e-6 * b[known].abs().max().item()
+                        if level in ALL_ROWS.get(name, ()) and (a[known] - b[known]).abs().max() > most:
+                            refused.add(level)
+                            continue
                         torch.testing.assert_close(a[known], b[known], rtol=0, atol=most)
     return refused
 
