@@ -2,8 +2,8 @@
 
     python scripts/level_study.py runs/levels
 
-Reads the logits that the runs left, and writes glue_runs/results/levels/differences.json, from which
-`scripts/write_tables.py` writes the table of docs/results.md. The records of the runs are copied beside it.
+Reads the logits that the runs left, and writes glue_runs/results/levels/differences.json: means, and differences with
+intervals over seeds and examples. The records of the runs are copied beside it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 The fields of `MixTrainingArguments`, the table of methods in README.md, in docs/methods the tables of hyperparameters
 (their column "in the paper" is written by hand and kept) and the list of options that only Python sets,
 docs/papers.md from these and `hf_logitmix.papers`, the table of metrics in docs/calibration.md, and the tables of
-ratios in docs/performance.md, from the records in benchmarks; and that of levels in docs/results.md, from its record.
+ratios in docs/performance.md, from the records in benchmarks.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ ARGUMENTS = ROOT / "hf_logitmix" / "training" / "arguments.py"
 README = ROOT / "README.md"
 CALIBRATION = ROOT / "docs" / "calibration.md"
 PAPERS = ROOT / "docs" / "papers.md"
-RESULTS = ROOT / "docs" / "results.md"
-LEVELS = ROOT / "glue_runs" / "results" / "levels" / "differences.json"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 PAGES = ROOT / "docs" / "methods"
 BEGIN, END = "    # options of the methods, written by scripts/write_tables.py", "    # end of the options"
@@ -166,23 +164,6 @@ def costs(page: str) -> str:
     return page
 
 
-def levels() -> str:
-    """The table of docs/results.md: means, and how far they are from vanilla's."""
-    record = json.loads(LEVELS.read_text())
-    head = ["task", "mixed at", "accuracy", "ECE", "NLL", "NLL scaled", "seeds"]
-    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    for task, found in record.items():
-        for level in sorted(found["levels"], key=lambda level: (level != "vanilla", level)):
-            cells = []
-            for name in ("accuracy", "ece", "nll", "nll_scaled"):
-                values = found["levels"][level][name]
-                less, low, high = values["less vanilla"]
-                beside = "" if level == "vanilla" else f", {less:+.3f} [{low:+.3f}, {high:+.3f}]"
-                cells.append(f"{values['mean']:.3f}{beside}")
-            lines.append(f"| {task} | {level} | {' | '.join(cells)} | {len(found['seeds'])} |")
-    return "\n".join(lines)
-
-
 def page_of(name: str) -> str:
     """The page of a method; two names of one method share that of the first.
 
@@ -274,7 +255,6 @@ def written() -> dict[Path, str]:
     files = {
         ARGUMENTS: between(ARGUMENTS.read_text(), BEGIN, END, arguments()),
         README: between(README.read_text(), "<!-- methods -->", "<!-- end of methods -->", methods()),
-        RESULTS: between(RESULTS.read_text(), "<!-- levels -->", "<!-- end of levels -->", levels()),
         PERFORMANCE: costs(PERFORMANCE.read_text()),
         CALIBRATION: between(CALIBRATION.read_text(), "<!-- metrics -->", "<!-- end of metrics -->", metrics()),
         PAGES / "README.md": only_python((PAGES / "README.md").read_text()),

@@ -11,7 +11,9 @@ import datasets
 import torch
 from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import has_length
 
 from hf_logitmix.hub.provenance import ProvenanceMixin
 from hf_logitmix.hub.pushing import PushMixin
@@ -195,6 +197,12 @@ class MixTrainerMixin(
         return found
 
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        """The order of the dataset, in which predictions are read; Trainer groups here too where training does."""
+        if eval_dataset is None or not has_length(eval_dataset) or self.args.world_size > 1:
+            return None
+        return SequentialSampler(eval_dataset)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         checks.check_parameters(self.model, self.is_deepspeed_enabled, self.args)

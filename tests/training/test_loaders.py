@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 from transformers import default_data_collator
 
 from helpers.data import data_without_types, examples
@@ -53,6 +54,25 @@ def test_grouping_by_length_only_changes_the_order(tmp_path, method):
     )
     plain.train()
     assert torch.equal(weights(grouped.model), weights(plain.model))
+
+
+def test_predictions_come_in_the_order_of_the_dataset(tmp_path):
+    """Trainer groups by length in evaluation too, and then gives the logits in another order."""
+    texts = [torch.randint(3, 60, (3 + 4 * i % 7,)).tolist() for i in range(12)]
+    data = Dataset.from_dict({"input_ids": texts, "labels": [i % 3 for i in range(12)]})
+
+    def collate(rows):
+        ids = pad_sequence([torch.tensor(row["input_ids"]) for row in rows], batch_first=True)
+        labels = torch.tensor([row["labels"] for row in rows])
+        return {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels}
+
+    model = tiny_bert().eval()
+    args = arguments(tmp_path, train_sampling_strategy="group_by_length", per_device_eval_batch_size=4)
+    found = MixTrainer(model, args, train_dataset=data, data_collator=collate).predict(data)
+    with torch.no_grad():
+        alone = torch.cat([model(torch.tensor([ids])).logits for ids in texts])
+    torch.testing.assert_close(torch.from_numpy(found.predictions), alone, atol=1e-5, rtol=1e-5)
+    assert found.label_ids.tolist() == data["labels"][:]
 
 
 class Small(MixTrainer):
