@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from datasets import Dataset, Value
 
+from hf_logitmix.tables.labels import LABELS, is_number
+
 TEXTS = ("text", "sentence")
 PAIRS = (
     *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2")),
     *(("text_a", "text_b"), ("text", "text_pair")),
 )
 QUESTION = "question"  # pairs with the only other text
-LABELS = ("label", "labels", "target", "score")
 
 
 @dataclass(frozen=True)
@@ -133,15 +134,6 @@ def _holds_strings(data: Dataset, name: str) -> bool:
 def _are_texts(data: Dataset, name: str) -> bool:
     """Whether a column of strings holds anything but numbers that are written out."""
     return any(value and not is_number(value) for value in data.with_format(None)[name][:])
-
-
-def is_number(text: str) -> bool:
-    """Whether a string is a number that is written out."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _listed(data: Dataset) -> str:

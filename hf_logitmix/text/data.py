@@ -10,9 +10,9 @@ import numpy as np
 from datasets import Dataset
 
 from hf_logitmix.soft_labels import classes_of
+from hf_logitmix.tables.files import read_file, read_named
+from hf_logitmix.tables.labels import SEVERAL, Labels, class_names, few, label_values, labels_of
 from hf_logitmix.text.columns import Columns, check_columns, find_columns
-from hf_logitmix.text.files import read_file, read_named
-from hf_logitmix.text.labels import SEVERAL, Labels, class_names, few, label_values, labels_of
 from hf_logitmix.training.splits import hold_out, stratified
 
 SPLITS: Mapping[str, tuple[str, ...]] = {  # what they are called

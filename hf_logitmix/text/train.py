@@ -19,16 +19,16 @@ from hf_logitmix.commands.arguments import ArgumentsParser
 from hf_logitmix.commands.main import main as start
 from hf_logitmix.modalities.masks import is_causal
 from hf_logitmix.models import loading
+from hf_logitmix.tables.labels import Labels
 from hf_logitmix.text.arguments import TextModelArguments, TextRunArguments
 from hf_logitmix.text.data import Table, TextData, part, tables_of_files, tables_of_name, text_data, with_validation
 from hf_logitmix.text.experiment import TextExperiment
-from hf_logitmix.text.labels import Labels
 from hf_logitmix.text.metrics import metrics_of
 from hf_logitmix.text.model import load_model
 from hf_logitmix.text.predictions import FILE, write_predictions
 from hf_logitmix.text.task import OwnSplit, OwnTask, TextSplit, has_one_class
 from hf_logitmix.training.command_line import check_what_is_done, checkpoint_to_resume, report
-from hf_logitmix.training.splits import HELD_OUT
+from hf_logitmix.training.splits import HELD_OUT, chooses
 
 
 @dataclass
@@ -189,9 +189,9 @@ def run(texts: TextArguments, args: OwnTrainingArguments, data: TextData) -> dic
     """
     named = [split for split in ("test", "validation", "held out") if args.do_eval and data.has_labels(split)]
     reported, watched = (named[0] if named else ""), (named[-1] if len(named) > 1 and args.do_train else "")
-    if watched == "" and reported == "held out" and args.load_best_model_at_end:
+    if watched == "" and reported == "held out" and (chosen_by := chooses(args)):
         raise ValueError(
-            "load_best_model_at_end would choose the model on the examples that its figures are of: pass "
+            f"{chosen_by} would choose the model on the examples that its figures are of: pass "
             "--validation_file or --test_file for the figures."
         )
     splits: dict[str, list[tuple[TextSplit, Dataset]]] = {}

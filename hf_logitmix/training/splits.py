@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from hf_logitmix.soft_labels import classes_of
 
@@ -90,11 +90,14 @@ def choosing(trainer: Trainer) -> str:
 
     ``metric_for_best_model`` alone does not: it keeps a checkpoint, and the model stays that of the last step.
     """
-    args = trainer.args
+    callbacks = trainer.callback_handler.callbacks
+    stops = any(isinstance(one, EarlyStoppingCallback) for one in callbacks)
+    return chooses(trainer.args) or ("EarlyStoppingCallback" if stops else "")
+
+
+def chooses(args: TrainingArguments) -> str:
+    """The same as far as arguments decide it."""
     if args.load_best_model_at_end:
         return "load_best_model_at_end"
     schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
-    if schedule in ("reduce_lr_on_plateau", "greedy"):
-        return f"lr_scheduler_type={schedule}"
-    callbacks = trainer.callback_handler.callbacks
-    return "EarlyStoppingCallback" if any(isinstance(one, EarlyStoppingCallback) for one in callbacks) else ""
+    return f"lr_scheduler_type={schedule}" if schedule in ("reduce_lr_on_plateau", "greedy") else ""

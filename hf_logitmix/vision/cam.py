@@ -254,6 +254,8 @@ def main(argv: list[str] | None = None) -> int:
         if not (Path(run) / "config.json").is_file():
             raise ValueError(f"run {run} holds no model: pass an output_dir of hf-logitmix images.")
     data = load_images(args.dataset)
+    if not data.test_split:
+        raise ValueError(f"dataset={args.dataset!r} has training images alone: pass one with test images.")
     chosen = data.test.select(choose(data.test.labels, args.images, args.seed))
     images = [chosen.images[number] for number in range(len(chosen))]
     headings = [Path(run).resolve().name for run in args.runs]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from hf_logitmix.training.command_line import (
     side_by_side,
 )
 from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
-from hf_logitmix.training.splits import HELD_OUT, hold_out
+from hf_logitmix.training.splits import HELD_OUT, chooses, hold_out
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
@@ -152,8 +152,17 @@ class ImageArguments:
         default=None,
         metadata={
             "help": "mnist, fashion_mnist, svhn, cifar10, cifar100, tiny-imagenet, imagenet-1k, a Hub name, a folder "
-            "with idx files or with train/CLASS/*.png and test/CLASS/*.png, or synthetic."
+            "with idx files or with train/CLASS/*.png and test/CLASS/*.png, a .parquet of images or a .csv of paths, a "
+            "folder of those or of save_to_disk, or synthetic."
         },
+    )
+    image_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the images or their paths, of a Hub name or tables; found if left out."},
+    )
+    label_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the labels, alike. [the ClassLabel, or label, labels, target or score]"},
     )
     model: str | None = field(
         default=None,
@@ -174,7 +183,8 @@ class ImageArguments:
         default=0.0,
         metadata={
             "help": "Hold out this share of the training images, drawn alike, to evaluate during training and to "
-            "choose a checkpoint on (--load_best_model_at_end); the test images are for the figures alone."
+            "choose a checkpoint on (--load_best_model_at_end); the test images are for the figures alone. Where there "
+            "are none, the figures are of these."
         },
     )
     calibration_split: float = field(
@@ -230,7 +240,7 @@ def main(argv: list[str] | None = None) -> int:
     check_what_is_done(args)
     args.resume_from_checkpoint = checkpoint_to_resume(args)
     with args.main_process_first(desc="load data"):
-        data = load_images(images.dataset)
+        data = load_images(images.dataset, images.image_column, images.label_column)
     return report(run(images, args, data), args)
 
 
@@ -249,13 +259,15 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         raise ValueError(f"channels={images.channels} must be 1 or 3: leave it out for {data.channels}.")
     size, channels = images.image_size or data.image_size, images.channels or data.channels
     mean, std = of_channels(data.mean, channels), of_channels(data.std, channels)
-    train, validation, held_by = _split(data, images, args)
+    data = _with_held_out(data, images, args)
+    train, test, validation, held_by = data.train, data.test, data.validation, data.validation_split
     calibration = None
     if images.calibration_split:
         train, calibration = _held_out_to_calibrate(train, images, args)
     sizes = {data.test_split: len(data.test), **({held_by: len(validation)} if validation is not None else {})}
     train = _part(train, "max_train_samples", images.max_train_samples, images.subset_seed)
-    test = _part(data.test, "max_eval_samples", images.max_eval_samples, images.subset_seed)
+    if args.do_eval:
+        test = _part(test, "max_eval_samples", images.max_eval_samples, images.subset_seed)
     if validation is not None and images.max_eval_samples:
         most = min(images.max_eval_samples, len(validation))
         validation = _part(validation, "max_eval_samples", most, images.subset_seed)
@@ -264,6 +276,11 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         train = with_label_noise(train, images.label_noise, images.label_noise_kind, args.seed, count)
     if size <= SMALL and not (args.scale or args.ratio or args.no_aug) and args.padding is None:
         args.padding = size // 8
+    if data.test_split == HELD_OUT and (chosen_by := chooses(args)):
+        raise ValueError(
+            f"{chosen_by} would choose the model on the examples that its figures are of: pass a dataset with test "
+            "images."
+        )
     if not args.do_train:
         _check_head(images, data)
     from_scratch = str(images.model).startswith("timm/") and not images.pretrained
@@ -376,17 +393,28 @@ def run_demo(args: ImageRunArguments) -> int:
     return 0
 
 
-def _split(data: ImageData, images: ImageArguments, args: ImageRunArguments) -> tuple[ImageSet, ImageSet | None, str]:
-    """The images to train on, those to choose a checkpoint on, and what the latter are called."""
-    share, own = images.val_split, data.validation_split
+def _with_held_out(data: ImageData, images: ImageArguments, args: ImageRunArguments) -> ImageData:
+    """The same images with a share of the training images to choose a checkpoint on; for test where there are none."""
+    share = images.val_split
     if not share:
-        return data.train, data.validation, own
-    if own:
-        raise ValueError(f"val_split={share} and the split {own} of {data.name} are both there: leave one of them out.")
+        if args.do_eval and not data.test_split:
+            raise ValueError(
+                f"dataset {data.name} has training images alone: pass --val_split 0.1 to evaluate on a tenth of them, "
+                "or --no_do_eval."
+            )
+        return data
+    if data.validation_split:
+        raise ValueError(
+            f"val_split={share} and the split {data.validation_split} of {data.name} are both there: leave one of them "
+            "out."
+        )
     if not args.do_train:
         raise ValueError(f"val_split={share} holds out training images and there is no training: leave it out.")
     kept, held = hold_out(data.train.labels, share, images.subset_seed)
-    return data.train.select(kept.tolist()), data.train.select(held.tolist()), HELD_OUT
+    train, others = (data.train.select(numbers.tolist()) for numbers in (kept, held))
+    if not data.test_split:
+        return replace(data, train=train, test=others, test_split=HELD_OUT)
+    return replace(data, train=train, validation=others, validation_split=HELD_OUT)
 
 
 def _held_out_to_calibrate(

@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from hf_logitmix.text.files import read_file, read_named
+from hf_logitmix.tables.files import read_file, read_named
 
 ROWS = [
     {"text": 'He said "no", twice', "label": "1"},

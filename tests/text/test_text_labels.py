@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
+from hf_logitmix.tables.labels import Labels, labels_of
 from hf_logitmix.text.data import Table, part, text_data, with_validation
-from hf_logitmix.text.labels import Labels, labels_of
 
 ONE, SEVERAL = "single_label_classification", "multi_label_classification"
 # labels, options, what they are, and what is learned

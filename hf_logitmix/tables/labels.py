@@ -12,7 +12,6 @@ import torch
 from datasets import ClassLabel, Dataset
 
 from hf_logitmix.soft_labels import check_distributions
-from hf_logitmix.text.columns import is_number
 
 REGRESSION, ONE, SEVERAL = "regression", "single_label_classification", "multi_label_classification"
 
@@ -83,6 +82,9 @@ class Labels:
         return encoded
 
 
+LABELS = ("label", "labels", "target", "score")  # what a column of them is called
+
+
 def label_values(data: Dataset, column: str) -> list[Any]:
     """The labels of a column as they stand there, ids of a ClassLabel as its names.
 
@@ -96,7 +98,7 @@ def label_values(data: Dataset, column: str) -> list[Any]:
         if value is None or value == "" or value != value:
             return None
         if names and isinstance(value, int):
-            return names[value] if value >= 0 else None
+            return None if value < 0 else names[value] if value < len(names) else value
         return value
 
     return [plain(value) for value in data.with_format(None)[column][:]]
@@ -197,6 +199,15 @@ def _is_score(value: Any) -> bool:
     if isinstance(value, str):
         return is_number(value) and math.isfinite(float(value))
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_number(text: str) -> bool:
+    """Whether a string is a number that is written out."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _as_score(value: Any, where: str) -> float:

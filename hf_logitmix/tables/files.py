@@ -1,4 +1,4 @@
-"""Tables of texts as they lie in files, folders and on the Hub; nothing in them is guessed or changed."""
+"""Tables as they lie in files, folders and on the Hub; nothing in them is guessed or changed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_file(path: str | Path, argument: str = "train_file") -> Dataset:
     return data
 
 
-def read_named(name: str, config: str | None = None) -> dict[str, Dataset]:
+def read_named(name: str, config: str | None = None, argument: str = "dataset_name") -> dict[str, Dataset]:
     """The splits of a dataset: a folder of ``save_to_disk``, a folder in the Hub's layout, or an id of the Hub.
 
     A folder that holds a single dataset is a split ``train``.
@@ -61,7 +61,7 @@ def read_named(name: str, config: str | None = None) -> dict[str, Dataset]:
         ValueError: for what cannot be loaded.
     """
     folder = Path(name).expanduser()
-    is_saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    is_saved = is_saved_to_disk(folder)
     if is_saved and config is not None:
         raise ValueError(
             f"dataset_config_name={config!r}: {folder.name} was saved without configurations: leave it out."
@@ -73,10 +73,15 @@ def read_named(name: str, config: str | None = None) -> dict[str, Dataset]:
     except (OSError, ValueError) as error:  # not there, gated or offline; or a configuration that is not there
         chosen = f" with dataset_config_name={config!r}" if config else ""
         raise ValueError(
-            f"dataset_name={name!r}{chosen} could not be loaded ({_first_line(error)}): pass an id of the Hub, a "
+            f"{argument}={name!r}{chosen} could not be loaded ({_first_line(error)}): pass an id of the Hub, a "
             "folder of save_to_disk, or a folder in the Hub's layout."
         ) from error
     return dict(found) if isinstance(found, DatasetDict | Mapping) else {"train": found}
+
+
+def is_saved_to_disk(folder: Path) -> bool:
+    """Whether a folder is one of ``save_to_disk``."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def _read_csv(path: Path) -> Dataset:

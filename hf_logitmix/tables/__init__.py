@@ -1,0 +1,1 @@
+"""Tables of examples: how files are read, and what their labels are."""
