@@ -11,7 +11,8 @@ behind the clean ones by torch.cat, and timm is given the second half of a torch
 
 Layers: a step (forward, loss, backward) of CIFAR's ResNet-20 that mixes the output of a stage.
 
-PuzzleMix without its saliency, on blocks of 2 x 2 to 16 x 16. The other side is the released code's algorithm on the
+PuzzleMix without its saliency, on blocks of 2 x 2 to 16 x 16, of which training draws one for each step, and the sum of
+the four. The other side is the released code's algorithm on the
 same energies: graph cuts of gco, one image at a time, on costs that are rounded to integers, and a transport that keeps
 a matrix of 0 and 1 over all pairs of blocks in each of its rounds and moves the blocks by a product with it.
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -32,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from puzzlemix_labels import graph_cuts
-from timing import measure, record_of, save, seconds_of
+from timing import measure, memory_of, record_of, save, seconds_of
 from timm.data import Mixup
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,8 +44,10 @@ from hf_logitmix import MixPlan, mixed_forward
 from hf_logitmix.mixing import Linear
 from hf_logitmix.mixing.image import cutmix, mixup
 from hf_logitmix.mixing.puzzlemix import label_energy, normalised_saliency, puzzlemix, transport_plan
+from hf_logitmix.modalities.hooks import attached
 from hf_logitmix.output import Rows
 from hf_logitmix.pairing import sample_plan
+from hf_logitmix.training.rehearsal import rehearse
 from hf_logitmix.vision import create_model
 from hf_logitmix.vision.shapes import draw_shapes
 
@@ -67,6 +71,7 @@ class Kinds:
         self.calls: dict[str, Callable[[], Any]] = {}
         self.ratios: dict[str, tuple[str, str, float | None]] = {}
         self.before: dict[str, Callable[[int], None]] = {}
+        self.hooks = ExitStack()
 
     def add(self, name: str, call: Callable[[], Any], before: Callable[[int], None] | None = None) -> str:
         self.calls[name] = call
@@ -148,7 +153,10 @@ def add_pixels(kinds: Kinds, batch: int, side: int) -> None:
 def add_layers(kinds: Kinds) -> None:
     """Steps of a ResNet, as far as the gradient."""
     model = create_model("timm/small_resnet20", 10, channels=3)
+    kinds.hooks.enter_context(attached(model))  # as through a training run, with the layers below a mix shared
     pixels, labels = torch.randn(2 * STEP_BATCH, 3, 32, 32), torch.arange(2 * STEP_BATCH) % 10
+
+    rehearse(model, {"pixel_values": pixels}, Linear("manifold"))
 
     def plain(size):
         F.cross_entropy(model(pixel_values=pixels[:size]).logits, labels[:size]).backward()
@@ -166,8 +174,9 @@ def add_layers(kinds: Kinds) -> None:
     for level in ("embedding", "hidden:1", "hidden:2", "hidden:3"):
         kinds.calls[f"mixup at {level}"] = lambda level=level: mixing(level, "mixed")
         kinds.calls[f"logitmix at {level}"] = lambda level=level: mixing(level, "both")
-        kinds.ratios[f"mixup at {level} / vanilla"] = (f"mixup at {level}", "vanilla", 1.03)
-        kinds.ratios[f"logitmix at {level} / vanilla on 2B"] = (f"logitmix at {level}", "vanilla on 2B", 1.02)
+        goals = (1.03, 1.02) if level == "embedding" else (1.05, 1.05)
+        kinds.ratios[f"mixup at {level} / vanilla"] = (f"mixup at {level}", "vanilla", goals[0])
+        kinds.ratios[f"logitmix at {level} / vanilla on 2B"] = (f"logitmix at {level}", "vanilla on 2B", goals[1])
 
 
 def add_puzzles(kinds: Kinds) -> None:
@@ -230,18 +239,6 @@ def check_puzzles() -> None:
             raise RuntimeError(f"the two transports of {grid} x {grid} blocks differ, so their times say nothing.")
 
 
-def peak_of(call: Callable[[], Any]) -> float:
-    """The most that one call has allocated at a time, in MB, on the CPU."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        call()
-    now = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most / 2**20
-
-
 def main() -> int:
     """Run the command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -256,11 +253,18 @@ def main() -> int:
     add_layers(kinds)
     add_puzzles(kinds)
     times = measure(kinds.calls, kinds.seconds, options.rounds)
+    for side in ("ours", "graph cuts"):
+        parts = [times[name] for name in times if name.startswith("puzzlemix") and name.endswith(f": {side}")]
+        times[f"puzzlemix, all four: {side}"] = [sum(each) for each in zip(*parts, strict=True)]
+    kinds.ratios["puzzlemix, all four / graph cuts"] = (
+        "puzzlemix, all four: ours",
+        "puzzlemix, all four: graph cuts",
+        0.1,
+    )
     what = f"mixing of images, {options.rounds} rounds in random order, medians"
     record = record_of(what, times, kinds.ratios, "timm", "torchvision", "gco-wrapper")
-    record["peak_mb"] = {name: round(peak_of(call), 2) for name, call in kinds.calls.items() if "x3x" in name}
-    save(record, options.output)
-    return 0
+    record["peak_mb"] = {name: round(memory_of(call), 2) for name, call in kinds.calls.items() if "x3x" in name}
+    return save(record, options.output)
 
 
 if __name__ == "__main__":

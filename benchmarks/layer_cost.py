@@ -5,8 +5,8 @@
 The shapes of MiniLM (6 layers of 384) and of a BERT with 4 layers of 256, random weights, dropout, AdamW; batches of 32
 texts of up to 64 tokens and of 16 of up to 128. The goal is 1.03 times the floor: with k of n layers below the mix,
 f of the batch mixed and clean rows kept, (k + (1 + f)(n - k)) / n; with mixed rows alone it is 1.05.
-One round times each kind once; see timing.py. Memory is what autograd keeps for the backward pass, weights left out; on
-a GPU the peak of what is allocated. The result goes to layer_cost.json beside this file.
+One round times each kind once; see timing.py. Memory is the peak of what a step allocates, beside the weights. The
+result goes to layer_cost.json beside this file.
 """
 
 from __future__ import annotations

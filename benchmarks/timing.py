@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from hf_logitmix import __version__
@@ -57,22 +58,20 @@ def measure(
 
 
 def memory_of(call: Callable[[], Any]) -> float:
-    """MB that a step allocates at most at a time; on a CPU what autograd keeps for its backward beside the weights."""
+    """The most that a call has allocated at a time, in MB."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        if not (tensor.is_leaf and tensor.requires_grad):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
-    return sum(kept.values()) / 1e6
+    now = most = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most / 1e6
 
 
 def ratios_of(times: Mapping[str, list[float]], ratios: Ratios) -> dict[str, dict[str, Any]]:

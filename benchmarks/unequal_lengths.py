@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from glue_runs.data import load_task
-from glue_runs.tasks import TASKS
 from hf_logitmix import MixPlan, __version__, mixed_forward
+from hf_logitmix.glue.data import load_task
+from hf_logitmix.glue.tasks import TASKS
 from hf_logitmix.mixing import Linear
 from hf_logitmix.training.rehearsal import rehearse
 

@@ -15,12 +15,13 @@ CORE = {
     "transformers": ">=5.9",
     "accelerate": ">=1.10",
     "datasets": ">=3.0",
-    "evaluate": ">=0.4.3",
     "numpy": ">=1.26",
     "scipy": ">=1.11.1",
     "scikit-learn": ">=1.3",
-    "matplotlib": ">=3.8",
 }
+PLOTS = {"matplotlib": ">=3.8"}
+COMMANDS = {**PLOTS, "pyyaml": ""}
+EVALUATE = {"evaluate": ">=0.4.3"}
 VISION = {"timm": ">=1.0.27", "torchvision": ">=0.22"}
 
 

@@ -78,9 +78,9 @@ def mixed_forward(
     if rows == "clean":
         return MixedOutput(call(model, inputs, len(first)), None, plan)
     mixing = Linear() if mixing is None else mixing
-    if isinstance(mixing, Linear) and mixing.masks is None and modality_of(model).has_masks:
-        mixing = replace(mixing, masks="union")
     if rehearse:
-        try_on_two_rows(model, inputs, mixing, rows, labels, criterion)
+        has_union = isinstance(mixing, Linear) and mixing.masks is None and modality_of(model).has_masks
+        tried = replace(mixing, masks="union") if has_union else mixing  # type: ignore[type-var]
+        try_on_two_rows(model, inputs, tried, rows, labels, criterion)
     step = OutsideTraining() if step is None else step
     return mixing(model, inputs, plan.to(first.device), rows, step=step, labels=labels, criterion=criterion)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -246,6 +247,19 @@ class MethodInTraining:
                 stack.enter_context(part.install(model))
             yield
 
+    def _rows_of_targets(self, device: torch.device) -> Tensor | None:
+        """The rows that stand for labels; made once, and put on a device once, unless they are learned."""
+        if self.targets.learned is not None:
+            return self.targets.matrix(self.num_labels)
+        if device not in self._fixed_rows:
+            rows = self.targets.matrix(self.num_labels)
+            self._fixed_rows[device] = None if rows is None else rows.to(device)
+        return self._fixed_rows[device]
+
+    @cached_property
+    def _fixed_rows(self) -> dict[torch.device, Tensor | None]:
+        return {}
+
     def rows(self, step: Step) -> Rows:
         """Which rows the forward of this step makes."""
         return "clean" if self.pairing.is_off(step) else self.objective.rows(step)
@@ -289,5 +303,5 @@ class MethodInTraining:
         if output.mixed_logits is not None:
             output = output._replace(plan=self.pairing.relabel(output.plan, labels))
         weights = weights_of(labels, self.class_weights, sample_weight)
-        loss = RowLoss(criterion, self.targets.matrix(self.num_labels), weights, soft)
+        loss = RowLoss(criterion, self._rows_of_targets(labels.device), weights, soft)
         return {**self.objective(output, labels, loss, inputs), **self.targets.penalty()}, output

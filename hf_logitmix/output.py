@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch import Tensor
 
-from hf_logitmix.pairing.plan import MixPlan
+if TYPE_CHECKING:  # pairings import modalities, which import this
+    from hf_logitmix.pairing.plan import MixPlan
 
 Rows = Literal["clean", "mixed", "both"]
 

@@ -14,11 +14,13 @@ def check_range(values: Tensor, low: float, high: float, name: str, fix: str) ->
     Raises:
         ValueError: with ``name`` and ``fix`` in its sentence, for values that are anywhere else.
     """
-    inside = values.clamp(low, high) == values
-    if inside.is_cuda:
-        torch._assert_async(inside.all(), f"{name} is outside {low}..{high}: {fix}.")
-    elif not inside.is_meta and not inside.all():
-        raise ValueError(f"{name} {values[~inside][0].item()} is outside {low}..{high}: {fix}.")
+    if values.is_cuda:
+        torch._assert_async((values.clamp(low, high) == values).all(), f"{name} is outside {low}..{high}: {fix}.")
+    elif not values.is_meta and len(values):
+        least, most = (end.item() for end in values.aminmax())  # NaN if there is one
+        if not (low <= least and most <= high):
+            outside = values[values.clamp(low, high) != values]
+            raise ValueError(f"{name} {outside[0].item()} is outside {low}..{high}: {fix}.")
 
 
 def check_all(holds: Tensor, sentence: str) -> None:

@@ -33,13 +33,19 @@ def are_soft(model: nn.Module, labels: Tensor) -> bool:
     if labels.dim() != 2 or labels.shape[1] < 2 or not labels.is_floating_point():
         return False
     problem_type = problem_type_of(model)
-    if problem_type is None and labels.is_cuda:
+    if problem_type is None:
+        refuse_unclear_tensor(labels)
+    return problem_type == "single_label_classification"
+
+
+def refuse_unclear_tensor(labels: Tensor) -> None:
+    """`refuse_unclear` of a batch of labels [B, K]; on a GPU, which is not waited for, it is an assert."""
+    if labels.is_cuda:
         has_fractions = ((labels > 0) & (labels < 1)).any()
         sum_to_1 = (labels >= 0).all() & ((labels.float().sum(-1) - 1).abs() <= _NEARLY).all()
         torch._assert_async(~(has_fractions & sum_to_1), f"labels are fractions that sum to 1: {_FIXES}.")
-    elif problem_type is None and not labels.is_meta:
+    elif not labels.is_meta:
         refuse_unclear(labels.detach().cpu().double().numpy(), "labels")
-    return problem_type == "single_label_classification"
 
 
 def refuse_unclear(rows: np.ndarray, name: str) -> None:

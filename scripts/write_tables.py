@@ -6,7 +6,7 @@
 The fields of `MixTrainingArguments`, the table of methods in README.md, in docs/methods the tables of hyperparameters
 (their column "in the paper" is written by hand and kept) and the list of options that only Python sets,
 docs/papers.md from these and `hf_logitmix.papers`, the table of metrics in docs/calibration.md, and the tables of
-ratios in docs/performance.md, from the records in benchmarks.
+ratios in docs/performance.md, from the records in benchmarks; and that of levels in docs/results.md, from its record.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainingArguments
 
 from hf_logitmix.calibration.registry import METRICS
+from hf_logitmix.commands.methods import in_short, rows_of, values_of
 from hf_logitmix.criteria import CRITERIA
 from hf_logitmix.method import Method
 from hf_logitmix.methods import METHODS
-from hf_logitmix.options import Option, options_of
+from hf_logitmix.options import options_of
 from hf_logitmix.papers import TEMPERATURE, Paper
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +34,8 @@ ARGUMENTS = ROOT / "hf_logitmix" / "training" / "arguments.py"
 README = ROOT / "README.md"
 CALIBRATION = ROOT / "docs" / "calibration.md"
 PAPERS = ROOT / "docs" / "papers.md"
+RESULTS = ROOT / "docs" / "results.md"
+LEVELS = ROOT / "glue_runs" / "results" / "levels" / "differences.json"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 PAGES = ROOT / "docs" / "methods"
 BEGIN, END = "    # options of the methods, written by scripts/write_tables.py", "    # end of the options"
@@ -62,16 +63,6 @@ TYPES = {
 }
 
 
-def options(method: Method) -> Iterator[tuple[Option, Any]]:
-    """The options of a method with their values."""
-    for name, part in method.parts.items():
-        for option in options_of(part, name):
-            value: Any = part
-            for step in option.path[1:]:
-                value = getattr(value, step)
-            yield option, value
-
-
 def command_line() -> dict[str, tuple[str, str]]:
     """Name -> type and help of every option of a method in the table that a command line can set.
 
@@ -79,7 +70,7 @@ def command_line() -> dict[str, tuple[str, str]]:
         ValueError: for two options of one name that do not mean the same, or one that `TrainingArguments` has.
     """
     found: dict[str, tuple[str, str]] = {}
-    of_methods = (option for method in METHODS.values() for option, _ in options(method))
+    of_methods = (option for method in METHODS.values() for option, _ in values_of(method))
     of_criteria = (option for criterion in CRITERIA.values() for option in options_of(criterion, "criterion"))
     for option in (*of_methods, *of_criteria):
         metadata = option.field.metadata
@@ -140,8 +131,7 @@ def methods() -> str:
             ", ".join(code(in_short(part)) for part in compared),
             code(in_short(method.targets)),
         ]
-        kinds = " or ".join({"both": "clean and mixed"}.get(kind, kind) for kind in sorted(method.objective.kinds))
-        rows.append(f"| {both} | {' | '.join(cells)} | {kinds} |")
+        rows.append(f"| {both} | {' | '.join(cells)} | {rows_of(method)} |")
     return "\n".join(rows)
 
 
@@ -176,6 +166,23 @@ def costs(page: str) -> str:
     return page
 
 
+def levels() -> str:
+    """The table of docs/results.md: means, and how far they are from vanilla's."""
+    record = json.loads(LEVELS.read_text())
+    head = ["task", "mixed at", "accuracy", "ECE", "NLL", "NLL scaled", "seeds"]
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for task, found in record.items():
+        for level in sorted(found["levels"], key=lambda level: (level != "vanilla", level)):
+            cells = []
+            for name in ("accuracy", "ece", "nll", "nll_scaled"):
+                values = found["levels"][level][name]
+                less, low, high = values["less vanilla"]
+                beside = "" if level == "vanilla" else f", {less:+.3f} [{low:+.3f}, {high:+.3f}]"
+                cells.append(f"{values['mean']:.3f}{beside}")
+            lines.append(f"| {task} | {level} | {' | '.join(cells)} | {len(found['seeds'])} |")
+    return "\n".join(lines)
+
+
 def page_of(name: str) -> str:
     """The page of a method; two names of one method share that of the first.
 
@@ -192,18 +199,6 @@ def has_page(name: str) -> bool:
     return (PAGES / f"{name}.md").exists()
 
 
-def in_short(part: Any) -> str:
-    """A part as one would write it: with the options that are not its defaults."""
-    if not is_dataclass(part):
-        return repr(part)
-    plain = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(part)}
-    values = {f.name: getattr(part, f.name) for f in fields(part) if f.repr}
-    shown = {name: in_short(value) for name, value in values.items() if value != plain[name]}
-    if len(values) == 1:  # Beta(0.4)
-        return f"{type(part).__name__}({', '.join(shown.values())})"
-    return f"{type(part).__name__}({', '.join(f'{name}={value}' for name, value in shown.items())})"
-
-
 def code(text: str) -> str:
     return f"`{text}`" if text else ""
 
@@ -217,7 +212,7 @@ def hyperparameters(page: str, method: Method) -> str:
     old = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first:last]]
     kept = {name: paper for name, _, paper, *_ in old}
     rows = ["| name | our default | in the paper | what it does |", "| --- | --- | --- | --- |"]
-    found = [(option.name, value, option.field.metadata["help"]) for option, value in options(method)]
+    found = [(option.name, value, option.field.metadata["help"]) for option, value in values_of(method)]
     found += [(name, None, told) for name, told in WHOLE.items() if getattr(method, name) is None]
     for name, value, told in found:
         rows.append(f"| `{name}` | `{value!r}` | {kept.get(code(name), '')} | {told.rstrip('.')} |")
@@ -264,7 +259,7 @@ def table_of(page: str) -> list[list[str]]:
 
 def only_python(page: str) -> str:
     """The overview with the options that no command line sets."""
-    every = {option.name for method in METHODS.values() for option, _ in options(method)} - command_line().keys()
+    every = {option.name for method in METHODS.values() for option, _ in values_of(method)} - command_line().keys()
     names = ", ".join(f"`{name}`" for name in sorted(every))
     return re.sub(r"(which only\s+Python sets:).*?\.\n", rf"\1\n{names}.\n", page, count=1, flags=re.DOTALL)
 
@@ -279,6 +274,7 @@ def written() -> dict[Path, str]:
     files = {
         ARGUMENTS: between(ARGUMENTS.read_text(), BEGIN, END, arguments()),
         README: between(README.read_text(), "<!-- methods -->", "<!-- end of methods -->", methods()),
+        RESULTS: between(RESULTS.read_text(), "<!-- levels -->", "<!-- end of levels -->", levels()),
         PERFORMANCE: costs(PERFORMANCE.read_text()),
         CALIBRATION: between(CALIBRATION.read_text(), "<!-- metrics -->", "<!-- end of metrics -->", metrics()),
         PAGES / "README.md": only_python((PAGES / "README.md").read_text()),

@@ -25,7 +25,7 @@ def _unfreeze_at_the_end():
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Arguments of a run of run_glue.py; see `helpers.glue`."""
+    """Arguments of a run of hf-logitmix glue; see `helpers.glue`."""
     from helpers.glue import small_run
 
     return small_run(tmp_path_factory.mktemp("start"))

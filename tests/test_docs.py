@@ -16,12 +16,12 @@ import timm
 import torch
 from transformers import HfArgumentParser
 
-from glue_runs.run_glue import GlueArguments, GlueTrainingArguments
-from glue_runs.sweep import commands, read_config
-from glue_runs.tasks import TASKS
 from helpers.pages import blocks_of, image_names, run_blocks, text_names
 from hf_logitmix import METHODS, Method, MixTrainer, MixTrainingArguments, get_method, mixing, objectives, pairing
+from hf_logitmix.commands.sweep import commands, read_config
 from hf_logitmix.criteria import CrossEntropy, Focal
+from hf_logitmix.glue.run import GlueArguments, GlueTrainingArguments
+from hf_logitmix.glue.tasks import TASKS
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.modalities.layers import layers_of
 from hf_logitmix.noise import add_label_noise, noisy_labels
@@ -118,12 +118,13 @@ COMMANDS = [
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{page}-{n}" for n, (page, _) in enumerate(COMMANDS)])
 def test_commands_parse(page, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    python, script, *rest = shlex.split(line)
-    assert python == "python"
-    if script == "-m":
-        check_image_command(rest)
+    program, *words = shlex.split(line)
+    assert program == "hf-logitmix"
+    if words[0] == "images":
+        check_image_command(words)
         return
-    assert script == "glue_runs/run_glue.py"
+    command, *rest = words
+    assert command == "glue"
     glue, args = HfArgumentParser((GlueArguments, GlueTrainingArguments)).parse_args_into_dataclasses(rest)
     assert glue.task_name in TASKS
     assert glue.model_name_or_path
@@ -132,9 +133,9 @@ def test_commands_parse(page, line, tmp_path, monkeypatch):
 
 
 def check_image_command(words: list[str]) -> None:
-    """What comes after python -m: the training script with data, a model and a method that there are."""
-    module, *rest = words
-    assert module == "hf_logitmix.vision.train"
+    """What comes after hf-logitmix: the command with data, a model and a method that there are."""
+    command, *rest = words
+    assert command == "images"
     images, args = HfArgumentParser((ImageArguments, ImageRunArguments)).parse_args_into_dataclasses(rest)
     if not images.demo:
         assert images.dataset in (SYNTHETIC, *HUB)
@@ -145,7 +146,7 @@ def check_image_command(words: list[str]) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_have_their_command(page):
-    lines = [line for name, line in COMMANDS if name == page and ("vision" in line or page not in IMAGE_ONLY)]
+    lines = [line for name, line in COMMANDS if name == page and ("images" in line.split() or page not in IMAGE_ONLY)]
     assert any(page in TOOLS or f"--method {page} " in line for line in lines)
 
 
@@ -283,14 +284,14 @@ def test_python_blocks_on_images_run_one_after_another(tmp_path, monkeypatch):
 def test_commands_on_images_parse(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "\n".join(blocks_of(IMAGES.read_text(), "bash"))
-    started = re.findall(r"-m (hf_logitmix\.vision\.\w+)(.*)$", text, flags=re.MULTILINE)
-    for module, options in started:
-        if module == "hf_logitmix.vision.cam":
+    started = re.findall(r"(?:^hf-logitmix|-m hf_logitmix) (images|cam)(.*)$", text, flags=re.MULTILINE)
+    for command, options in started:
+        if command == "cam":
             with pytest.raises(ValueError, match="out-vanilla holds no model"):  # it was parsed
                 cam.main(shlex.split(options))
         else:
-            check_image_command([module, *shlex.split(options)])
-    assert {module for module, _ in started} == {"hf_logitmix.vision.train", "hf_logitmix.vision.cam"}
+            check_image_command([command, *shlex.split(options)])
+    assert [command for command, _ in started] == ["images", "images", "cam", "images", "images"]
 
 
 def test_the_sweep_on_the_page_of_images_is_one(tmp_path):
@@ -298,7 +299,7 @@ def test_the_sweep_on_the_page_of_images_is_one(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text(text)
     for _, command in commands(read_config(path), []):
-        check_image_command(command[2:])
+        check_image_command(command[3:])
 
 
 def test_the_table_of_data_is_the_code():

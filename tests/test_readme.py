@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from glue_runs.table import read_runs, table
 from helpers.pages import blocks_of, save_checkpoint, text_names
 from hf_logitmix import METHODS
+from hf_logitmix.commands.table import read_runs, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -158,3 +158,27 @@ def test_what_the_page_says_of_learned_targets_is_so():
     assert all(0.784 <= own <= 0.7865 for own in diagonals("gmcel"))
     similarity = read_runs(RESULTS / "mnli_2000")[0]["class_similarity"]
     assert all(abs(similarity[i][j] - 0.5) < 0.0145 for i in range(3) for j in range(3) if i != j)
+
+
+def test_what_the_page_says_of_padding_is_the_record():
+    page = (ROOT / "docs" / "performance.md").read_text()
+    tasks = json.loads((ROOT / "benchmarks" / "padding.json").read_text())["tasks"]
+    titles = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "rte": "RTE", "mnli": "MNLI, 9,999 rows"}
+    pairings = []
+    for name, task in tasks.items():
+        both = task["random"], task["group_by_length"]
+        cells = [f"{each['any']['clean']:.2f}, {each['any']['mixed']:.2f}" for each in both]
+        cells += [f"{each[partners]['of_both']:.3f}"[1:] for each in both for partners in ("any", "length")]
+        assert f"| {' | '.join([titles[name], *cells])} |" in page
+        assert 1.5 <= both[0]["any"]["clean"] <= 3.02
+        assert all(each[partners]["most_often_a_partner"] == 1 for each in both for partners in ("any", "length"))
+        known = task["same_label_of_any_two_texts"]
+        pairings += [(abs(each["length"]["same_label"] - known), name, each["length"]) for each in both]
+        assert abs(both[0]["any"]["correlation"]) < 0.015
+        assert 0.98 <= both[1]["any"]["correlation"] < 0.995
+    apart, name, found = max(pairings, key=lambda pairing: pairing[0])
+    assert (apart < 0.01, name) == (True, "sst2")
+    assert f"{100 * found['same_label']:.1f}% of the pairs" in page
+    assert f"{100 * tasks[name]['same_label_of_any_two_texts']:.1f}% of all" in page
+    assert all(9.0 <= found["different_partners"] <= 10 for _, _, found in pairings)
+    assert all(0.93 <= found["correlation"] <= 1 for _, _, found in pairings)

@@ -31,15 +31,24 @@ def bounds(lines):
 
 
 def test_the_bounds_are_those_of_pyproject():
-    for lines, ours in ((PROJECT["dependencies"], _requirements.CORE), (EXTRAS["vision"], _requirements.VISION)):
-        assert bounds(lines) == {name: SpecifierSet(bound) for name, bound in ours.items()}
+    of_commands = [line for line in EXTRAS["commands"] if "[" not in line] + EXTRAS["plots"]
+    for lines, ours in (
+        (PROJECT["dependencies"], _requirements.CORE),
+        (EXTRAS["plots"], _requirements.PLOTS),
+        (EXTRAS["evaluate"], _requirements.EVALUATE),
+        (EXTRAS["vision"], _requirements.VISION),
+        (of_commands, _requirements.COMMANDS),
+    ):
+        assert bounds(lines) == {name: SpecifierSet(bound) for name, bound in ours.items() if bound}
+        assert ours.keys() <= {Requirement(line).name for line in lines}
 
 
 def test_the_lowest_set_is_where_the_bounds_begin():
     lines = (ROOT / ".ci" / "lowest.txt").read_text().splitlines()
+    of_extras = [line for name, extra in EXTRAS.items() if name != "integrations" for line in extra]
     lowest = {
         name: next(Version(specifier.version) for specifier in bound if specifier.operator == ">=")
-        for name, bound in bounds(PROJECT["dependencies"] + EXTRAS["vision"] + EXTRAS["test"]).items()
+        for name, bound in bounds(PROJECT["dependencies"] + of_extras).items()
     }
     found = {name: Version(version) for name, version in (line.split("==") for line in lines if line[0] != "#")}
     assert found.keys() - lowest.keys() == {"pandas", "pyarrow"}  # dependencies of those, not ours

@@ -20,16 +20,16 @@ from transformers import (
 )
 
 import hf_logitmix.vision.train as script
-from glue_runs import run_glue
-from glue_runs.data import with_validation
-from glue_runs.experiment import GlueTrainer
 from helpers.cards import checked_metadata
 from helpers.data import examples
 from helpers.image_runs import argv, logits_of, read_pictures, run, write_pictures
 from helpers.models import tiny_bert
 from helpers.training import arguments
 from hf_logitmix import Method, MixTrainer, MixTrainingArguments
+from hf_logitmix.glue import run as run_glue
+from hf_logitmix.glue.data import with_validation
 from hf_logitmix.targets import LabelSmoothing
+from hf_logitmix.text.experiment import TextTrainer
 from hf_logitmix.training.runs import Run
 from hf_logitmix.training.splits import hold_out
 
@@ -274,8 +274,8 @@ def wrong_dev(start, tmp_path_factory):
 
 def test_text_is_chosen_on_what_was_held_out_and_measured_on_dev(wrong_dev, tmp_path, monkeypatch):
     """The labels of dev are wrong, so that a choice on it would be another one."""
-    given, made = {}, GlueTrainer.__init__
-    monkeypatch.setattr(GlueTrainer, "__init__", lambda self, *a, **k: (given.update(k), made(self, *a, **k))[1])
+    given, made = {}, TextTrainer.__init__
+    monkeypatch.setattr(TextTrainer, "__init__", lambda self, *a, **k: (given.update(k), made(self, *a, **k))[1])
     output = tmp_path / "out"
     split = ["--val_split", "0.2", "--output_dir", str(output), *CHOOSE]
     assert run_glue.main([*wrong_dev, *split]) == 0

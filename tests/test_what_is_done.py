@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 import hf_logitmix.vision.train as image_script
-from glue_runs import run_glue
 from helpers.image_runs import argv as image_argv
 from helpers.models import tiny_vit
 from hf_logitmix import MixTrainer
+from hf_logitmix.glue import run as run_glue
 from hf_logitmix.vision import cam
 from hf_logitmix.vision.models import create_model
 

@@ -5,7 +5,12 @@ Example:
     {'ece': 0.194...}
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+from hf_logitmix import _requirements
+
+_requirements.require(_requirements.EVALUATE, "hf_logitmix.calibration.evaluate_modules")
 
 from typing import Any, ClassVar
 

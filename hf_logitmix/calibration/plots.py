@@ -1,6 +1,11 @@
 """Reliability diagrams, and matrices of classes."""
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+from hf_logitmix import _requirements
+
+_requirements.require(_requirements.PLOTS, "hf_logitmix.plots")
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -15,7 +15,9 @@ from hf_logitmix.criteria.base import Criterion, check_gamma, only_class_ids
 
 @dataclass(frozen=True)
 class Focal(Criterion):
-    r"""Focal loss, :math:`-\sum_k T_k (1 - p_k)^\gamma \log p_k` with :math:`p = \mathrm{softmax}(z)`.
+    r"""Focal loss: rows that are classified well count less.
+
+    It is :math:`-\sum_k T_k (1 - p_k)^\gamma \log p_k` with :math:`p = \mathrm{softmax}(z)`.
 
     Lin et al., Focal Loss for Dense Object Detection, ICCV 2017; Mukhoti et al., Calibrating Deep Neural Networks using
     Focal Loss, NeurIPS 2020, whose best fixed gamma is 3.

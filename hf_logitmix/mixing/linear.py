@@ -25,7 +25,9 @@ from hf_logitmix.step import Step
 
 @dataclass(frozen=True)
 class Linear(Mixing):
-    r"""Convex combination :math:`\lambda h + (1-\lambda) h_\pi` of what the model holds at a level.
+    r"""A weighted mean of the two inputs, or of what the model makes of them at a level.
+
+    It is :math:`\lambda h + (1-\lambda) h_\pi`.
 
     Attributes:
         level: where. ``embedding`` (default) is the input: token embeddings of text (Guo et al., Augmenting Data with

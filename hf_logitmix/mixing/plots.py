@@ -1,6 +1,11 @@
 """Pictures of a mixed batch: what a model is shown."""
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+from hf_logitmix import _requirements
+
+_requirements.require(_requirements.PLOTS, "hf_logitmix.plots")
 
 from collections.abc import Mapping
 from typing import Any

@@ -76,11 +76,9 @@ def label_energy(
     pictures = {1: first[: len(partner)], 2: first[partner]}
 
     def touching(a: int, b: int, axis: int) -> Tensor:
-        one, other = pictures[a], pictures[b]
-        size = one.shape[axis]
-        apart = (one.narrow(axis, 0, size - 1) - other.narrow(axis, 1, size - 1)).abs().mean(1)
-        at_edges = apart.index_select(axis - 1, torch.arange(per_block - 1, size - 1, per_block, device=apart.device))
-        return F.avg_pool2d(at_edges.unsqueeze(1), (1, per_block) if axis == 2 else (per_block, 1)).squeeze(1)
+        one, other = (pictures[number].movedim(axis, -1) for number in (a, b))
+        apart = (one[..., per_block - 1 : -1 : per_block] - other[..., per_block::per_block]).abs().mean(1)
+        return apart.unflatten(1, (block_num, per_block)).mean(2).movedim(-1, axis - 1)
 
     half, base = beta / (16 * block_num) * gamma / 2, beta / (16 * block_num)
     keeps, takes = saliency[partner].clone(), saliency[: len(partner)].clone()  # the cost of m = 1, and of m = 0
@@ -128,8 +126,8 @@ def _plan_of(saliency: Tensor, wanted: Tensor, t_eps: float) -> Tensor:
     at = torch.arange(places, device=device)
     y, x = (at // size).to(saliency.dtype), (at % size).to(saliency.dtype)
     distance = ((y[:, None] - y) ** 2 + (x[:, None] - x) ** 2) / max(size - 1, 1) ** 2
-    gain = saliency.reshape(batch, places, 1) * wanted.to(saliency.dtype).reshape(batch, 1, places)
-    cost = t_eps * distance - gain
+    wished = wanted.to(saliency.dtype).reshape(batch, 1, places)
+    cost = torch.addcmul((t_eps * distance).expand(batch, -1, -1), saliency.reshape(batch, places, 1), wished, value=-1)
     price, place = cost.min(-1)
     block = at.expand(batch, places)
     wins = torch.zeros_like(block, dtype=torch.bool)
@@ -142,8 +140,10 @@ def _plan_of(saliency: Tensor, wanted: Tensor, t_eps: float) -> Tensor:
         wins[:, 0] |= (price[:, 0] == 0) & (lowest.gather(1, place[:, :1])[:, 0] == 0)
         if turn == size - 1:
             break
-        if device.type == "cpu":  # where looking for the losers costs no wait, only they bid again
-            losers = (~wins).view(-1).nonzero().squeeze(1)
+        if device.type == "cpu":  # where looking for the losers costs no wait, only those bid again that may yet win
+            losers = (~wins & ((price < 0) | ((block == 0) & (price == 0)))).view(-1).nonzero().squeeze(1)
+            if not len(losers):
+                break
             dearer, where = cost.view(-1, places), place.view(-1)[losers]
             dearer[losers, where] += 1
             price.view(-1)[losers], place.view(-1)[losers] = dearer[losers].min(-1)
@@ -154,16 +154,31 @@ def _plan_of(saliency: Tensor, wanted: Tensor, t_eps: float) -> Tensor:
     return nobody.scatter_reduce_(1, place, torch.where(wins, block, -1), "amax")
 
 
-def move_blocks(images: Tensor, plan: Tensor) -> Tensor:
-    """Put the blocks of each image where a `transport_plan` says; a place for which none comes is black (0)."""
-    batch, channels, height, width = images.shape
-    size = math.isqrt(plan.shape[1])
-    blocks = images.reshape(batch, channels, size, height // size, size, width // size).permute(0, 2, 4, 1, 3, 5)
-    blocks = blocks.reshape(batch, size**2, channels, height // size, width // size)
-    index = plan.clamp_min(0)[..., None, None, None].expand_as(blocks)
-    moved = blocks.gather(1, index) * (plan >= 0)[..., None, None, None].to(images.dtype)
-    moved = moved.reshape(batch, size, size, channels, height // size, width // size).permute(0, 3, 1, 4, 2, 5)
-    return moved.reshape(images.shape)
+def mix_moved(images: Tensor, partner: Tensor, share: Tensor, own_plan: Tensor, other_plan: Tensor) -> Tensor:
+    """The sum of each image and its partner by ``share``, after the blocks of both were moved by a `transport_plan`.
+
+    Args:
+        images: FloatTensor[B, C, S, S].
+        partner: LongTensor[M].
+        share: of the image itself, FloatTensor[M, t, t].
+        own_plan, other_plan: for the blocks of the image and of its partner, LongTensor[M, t * t]; a place for which no
+            block comes is black (0).
+    """
+    batch, channels, side, _ = images.shape
+    count, size = share.shape[:2]
+    block = side // size
+    blocks = images.reshape(batch, channels, size, block, size, block).permute(0, 2, 4, 1, 3, 5)
+    blocks = blocks.reshape(batch * size**2, -1)
+
+    def moved(rows: Tensor, plan: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        found = blocks.index_select(0, (rows[:, None] * size**2 + plan.clamp_min(0)).flatten())
+        return found, (weight.flatten() * (plan.flatten() >= 0)).unsqueeze(1)
+
+    own, own_weight = moved(torch.arange(count, device=images.device), own_plan, share)
+    other, other_weight = moved(partner, other_plan, 1 - share)
+    mixed = own.mul_(own_weight).addcmul_(other, other_weight)
+    mixed = mixed.reshape(count, size, size, channels, block, block).permute(0, 3, 1, 4, 2, 5)
+    return mixed.reshape(count, channels, side, side)
 
 
 def puzzlemix(
@@ -215,7 +230,8 @@ def puzzlemix(
     exact = pixels.float() if pixels.dtype in (torch.float16, torch.bfloat16) else pixels
     saliency = saliency.to(exact.dtype)
     block = size // block_num
-    images = exact * _as_channels(std, exact, 1.0) + _as_channels(mean, exact, 0.0)
+    images = exact if std is None else exact * _as_channels(std, exact)
+    images = images if mean is None else images + _as_channels(mean, exact)
     energy = label_energy(
         images,
         normalised_saliency(saliency, block),
@@ -228,15 +244,22 @@ def puzzlemix(
         neigh_size=neigh_size,
     )
     mask = find_levels(energy).to(exact.dtype) / (n_labels - 1)
-    own, other = exact[:count], exact[plan.partner]
     if transport:
         side = side_of_moved(t_size, block)
-        coarse = F.interpolate(mask.unsqueeze(1), size=size // side, mode="nearest").squeeze(1)
+        share = mask.repeat_interleave(block // side, 1).repeat_interleave(block // side, 2)
         salient = normalised_saliency(saliency, side)
-        own = move_blocks(own, transport_plan(salient[:count], coarse > 0, t_eps))
-        other = move_blocks(other, transport_plan(salient[plan.partner], coarse < 1, t_eps))
-    full = mask.repeat_interleave(block, 1).repeat_interleave(block, 2).unsqueeze(1)
-    mixed = (full * own + (1 - full) * other).to(pixels.dtype)
+        plans = (
+            transport_plan(salient[:count], share > 0, t_eps),
+            transport_plan(salient[plan.partner], share < 1, t_eps),
+        )
+        mixed = mix_moved(exact, plan.partner, share, *plans)
+    else:
+        cut = (count, -1, block_num, block, block_num, block)
+        mixed = exact.index_select(0, plan.partner).reshape(cut)
+        mixed = mixed.lerp_(exact[:count].reshape(cut), mask[:, None, :, None, :, None]).reshape(
+            count, *exact.shape[1:]
+        )
+    mixed = mixed.to(pixels.dtype)
     if pixels.is_contiguous(memory_format=torch.channels_last):
         mixed = mixed.contiguous(memory_format=torch.channels_last)
     true_plan = plan._replace(lam=mask.mean((1, 2)).to(plan.lam.dtype))
@@ -255,9 +278,7 @@ def side_of_moved(t_size: int | None, block: int) -> int:
     return side
 
 
-def _as_channels(value: Tensor | None, like: Tensor, default: float) -> Tensor:
-    if value is None:
-        return torch.full((), default, dtype=like.dtype, device=like.device)
+def _as_channels(value: Tensor, like: Tensor) -> Tensor:
     value = value.to(like.device, like.dtype)
     return value.view(1, -1, 1, 1) if value.dim() == 1 else value
 

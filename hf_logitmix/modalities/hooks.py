@@ -12,7 +12,7 @@ from accelerate.utils import recursively_apply
 from torch import Tensor, nn
 
 from hf_logitmix.modalities.layers import MixableLayers, layers_of
-from hf_logitmix.modalities.masks import is_causal
+from hf_logitmix.modalities.masks import is_causal, why_not_soft
 from hf_logitmix.models import under_peft, unwrap
 from hf_logitmix.pairing.plan import MixPlan
 
@@ -80,7 +80,8 @@ class OverwriteMixedRows(MixingPass):
 
     def mix(self, hidden: Tensor, axis: int = 0) -> Tensor:
         clean = hidden.narrow(axis, 0, self.batch_size)
-        own = clean.narrow(axis, 0, len(self.plan.lam))
+        mixed = len(self.plan.lam)
+        own = clean if mixed == self.batch_size else clean.narrow(axis, 0, mixed)  # whose backward would copy all rows
         partner = clean.index_select(axis, self.plan.partner.to(hidden.device))
         return torch.cat([clean, interpolate(own, partner, self.plan.lam, axis)], axis)
 
@@ -130,6 +131,7 @@ class MixingHooks:
     def __init__(self, model: nn.Module) -> None:
         self.layers: MixableLayers = layers_of(model)
         self.is_causal = is_causal(model)
+        self.why_not_soft = why_not_soft(model)
         self.needs_clean_rows = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
         self.fixed: tuple[frozenset[str], ...] | None = None
         self.needs_all_rows = False

@@ -22,7 +22,7 @@ from hf_logitmix.modalities.hooks import (
     same_memory,
 )
 from hf_logitmix.modalities.layers import layers_of, resolve_level
-from hf_logitmix.modalities.masks import Masks, compute_dtype, scores_of, soft_weights, why_not_soft
+from hf_logitmix.modalities.masks import Masks, compute_dtype, scores_of, soft_weights
 from hf_logitmix.modalities.shared_layers import CleanRowsBelow, fixed_tensors
 from hf_logitmix.models import call, first_of, name_of, unwrap
 from hf_logitmix.output import MixedOutput, Rows, split
@@ -121,9 +121,10 @@ class Text(Modality):
             ValueError: for ``masks="soft"`` and a model that is known to take no such mask.
         """
         check_checkpointing(model, level)
-        if masks == "soft" and (reason := why_not_soft(unwrap(model))):
-            raise ValueError(f"masks='soft' does not go with {name_of(model)}: {reason}. Pass masks='union'.")
         with attached(model) as hooks:
+            if masks == "soft" and hooks.why_not_soft:
+                reason = hooks.why_not_soft
+                raise ValueError(f"masks='soft' does not go with {name_of(model)}: {reason}. Pass masks='union'.")
             level = resolve_level(level, hooks.layers, draw)
             size, mixed = _batch_size(inputs), len(plan.partner)
             if level == "pooled" and hooks.fixed is not None:
@@ -216,8 +217,8 @@ class _EmbedBoth(MixingPass):
 
 
 def _has_padding(mask: Any) -> bool:
-    """Whether it is a mask of a row a text, in which there is padding."""
-    return isinstance(mask, Tensor) and mask.dim() == 2 and not bool(mask.all())
+    """Whether it is a mask of a row a text, in which there may be padding: on a GPU, which is not waited for."""
+    return isinstance(mask, Tensor) and mask.dim() == 2 and (mask.device.type != "cpu" or not bool(mask.all()))
 
 
 def _ids(inputs: Mapping[str, Any]) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from hf_logitmix.criteria import RowLoss
@@ -31,7 +30,8 @@ Terms = dict[str, Term]
 
 def total_of(terms: Mapping[str, Term]) -> Tensor:
     """The loss: the weighted sum of the means of its terms."""
-    return torch.stack([term.weight * term.rows.mean() for term in terms.values()]).sum()
+    first, *others = (term.weight * term.rows.mean() for term in terms.values())
+    return sum(others, first)
 
 
 class Objective(Part):

@@ -130,11 +130,11 @@ class DistillationFrom(Objective):
     def __init__(self, options: Distillation, teacher: nn.Module) -> None:
         self.options = options
         self.teacher = teacher
+        self.reads = frozenset(inspect.signature(under_peft_model(unwrap(teacher)).forward).parameters)
 
     def teacher_logits(self, inputs: Mapping[str, Any]) -> Tensor:
         """What the teacher says of a batch, FloatTensor[B, K]."""
-        known = inspect.signature(under_peft_model(unwrap(self.teacher)).forward).parameters
-        shown = {name: value for name, value in inputs.items() if name in known}
+        shown = {name: value for name, value in inputs.items() if name in self.reads}
         with torch.no_grad():
             return call(self.teacher, shown, len(next(iter(shown.values()))))
 

@@ -17,7 +17,9 @@ from hf_logitmix.output import MixedOutput, Rows
 
 @dataclass(frozen=True)
 class RegMixup(Objective):
-    r""":math:`L = L_{cls} + \eta L_{mix}`, the loss of the clean batch and that of the mixed one, in one forward.
+    r"""The loss of the clean batch and, with a weight, that of the mixed one, in one forward.
+
+    .. math:: L = L_{cls} + \eta L_{mix}
 
     Pinto et al., Using Mixup as a Regularizer Can Surprisingly Improve Accuracy and Out-of-Distribution Robustness,
     NeurIPS 2022; eta 1 and lam from Beta(20, 20). Their code takes the mean over 2B rows, half of this: the same up to

@@ -34,7 +34,9 @@ class Pairing(Part):
         return plan
 
     def __call__(self, inputs: Mapping[str, Any], labels: Tensor | None, step: Step) -> MixPlan:
-        """Draw the plan of one batch, on the device of its inputs.
+        """Draw the plan of one batch: on the CPU, as far as no value of the batch decides over it.
+
+        There it can be checked without a wait for a GPU; `hf_logitmix.mixed_forward` moves it.
 
         Args:
             inputs: the batch without labels; its first tensor has a row an example.

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CMixup(RandomPairs):
-    r"""Partner j of i is drawn with :math:`P(j \mid i) \propto \exp(-(y_i - y_j)^2 / 2 \sigma^2)`, :math:`j \ne i`.
+    r"""Partners are drawn by how near their labels are.
+
+    Partner j of i has :math:`P(j \mid i) \propto \exp(-(y_i - y_j)^2 / 2 \sigma^2)`, :math:`j \ne i`.
 
     Yao et al., C-Mixup: Improving Generalization in Regression, NeurIPS 2022. They draw from the whole training set and
     tune sigma to each dataset; here partners are in the batch, and labels are divided by the standard deviation of the

@@ -17,13 +17,13 @@ _TRIED = 100  # pairs of lams that are drawn at once
 
 @dataclass(frozen=True)
 class MutualPairs(RandomPairs):
-    r"""The batch falls into random pairs, :math:`\pi(\pi(i)) = i`, and each row has more of itself than of its partner.
+    r"""The batch falls into random pairs, and each row has more of itself than of its partner.
 
-    The two rows of a pair mix the same two inputs with :math:`\lambda_i, \lambda_j \ge 1/2` of their own; of input i
-    that is :math:`\lambda_1 = \lambda_i` in one and :math:`\lambda_2 = 1 - \lambda_j` in the other. Both are drawn,
-    :math:`\max(u, 1 - u)` of a u from ``lam``, until :math:`\lambda_1 - \lambda_2 \ge m` (Wang et al., On the
-    Pitfall of Mixup for Uncertainty Calibration, CVPR 2023, and their code). In a batch of odd size the last one
-    stays what it is.
+    As :math:`\pi(\pi(i)) = i`, the two rows of a pair mix the same two inputs, with
+    :math:`\lambda_i, \lambda_j \ge 1/2` of their own; of input i that is :math:`\lambda_1 = \lambda_i` in one and
+    :math:`\lambda_2 = 1 - \lambda_j` in the other. Both are drawn, :math:`\max(u, 1 - u)` of a u from ``lam``, until
+    :math:`\lambda_1 - \lambda_2 \ge m` (Wang et al., On the Pitfall of Mixup for Uncertainty Calibration, CVPR 2023,
+    and their code). In a batch of odd size the last one stays what it is.
 
     Attributes:
         lam_margin: m, by how much the two lams of a pair differ at least, in [0, 1); their code takes 0.5.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_logitmix.modalities import modality_of
+from hf_logitmix import modalities  # the module, as it imports pairings
 from hf_logitmix.models import name_of
 from hf_logitmix.pairing.base import Pairing, first_tensor
 from hf_logitmix.pairing.distributions import Beta, Distribution, as_distribution
@@ -79,16 +79,16 @@ class RandomPairs(Pairing):
             raise ValueError(f"partners must be one of {', '.join(_PARTNERS)}, got {self.partners!r}.")
 
     def check(self, model: nn.Module, labels: LabelSpec) -> None:
-        if self.partners == "length" and not modality_of(model).has_masks:
+        if self.partners == "length" and not modalities.modality_of(model).has_masks:
             raise ValueError(f"partners='length' is for text and {name_of(model)} reads images: pass partners='any'.")
 
     def __call__(self, inputs: Mapping[str, Any], labels: Tensor | None, step: Step) -> MixPlan:
-        first, generator = first_tensor(inputs), step.generator("plan")
-        plan, size = self._draw(inputs, len(first), generator), len(first)
+        size, generator = len(first_tensor(inputs)), step.generator("plan")
+        plan = self._draw(inputs, size, generator)
         if self.prob < 1 and not torch.rand(1, generator=generator) < self.prob:
             plan = plan._replace(lam=torch.ones(size), label_lam=None)
         mixed = math.ceil(self.fraction * size - 1e-9)  # 0.55 * 100 is a little over 55
-        return plan.first(mixed).to(first.device)
+        return plan.first(mixed)
 
     def _draw(self, inputs: Mapping[str, Any], size: int, generator: torch.Generator) -> MixPlan:
         """The plan of a whole batch that is mixed."""
@@ -104,7 +104,7 @@ class RandomPairs(Pairing):
         mask = inputs.get("attention_mask")
         if not isinstance(mask, Tensor):
             raise ValueError("partners='length' needs the `attention_mask` of a batch of text: pass partners='any'.")
-        order = order.to(mask.device)
+        order = order.to(mask.device, non_blocking=True)
         order = order[mask.flatten(1).sum(1)[order].argsort(stable=True)]
         place = torch.arange(len(order), device=mask.device)
         beside = place + 1 - 2 * (place % 2)  # 0 with 1, 2 with 3, ...

@@ -95,6 +95,7 @@ class Remix(RandomPairs):
             if labels.dim() != 2:
                 raise ValueError("Remix is defined for class ids and soft labels, and these are numbers: pass 'mixup'.")
             check_distributions(labels)
+        plan = plan.to(labels.device)
         counts = torch.tensor(self.class_counts).to(labels.device, non_blocking=True)[classes_of(labels)]
         own, partner = counts[: len(plan.lam)], counts[plan.partner]
         return plan._replace(label_lam=remix_label_lam(plan.lam, own, partner, self.kappa, self.tau))

@@ -39,7 +39,7 @@ class Targets(Part):
             )
 
     def matrix(self, num_labels: int) -> Tensor | None:
-        """The FloatTensor[K, K] of target rows, or None for one-hot."""
+        """The FloatTensor[K, K] of target rows, or None for one-hot; asked for once a run, unless they are learned."""
         raise NotImplementedError
 
     def penalty(self) -> Terms:

@@ -255,6 +255,8 @@ class GMCEL(_Learned):
     def penalties_of(self, module: Any) -> dict[str, Tensor]:
         rows = module.raw()
         num_labels = len(rows)
-        own = [(num_labels * (1 - self.eps) - 1) / (num_labels - 1)] * num_labels
-        margins = torch.tensor(list(own if self.margins is None else self.margins)).to(rows)
+        if self.margins is None:
+            margins = rows.new_full((num_labels,), (num_labels * (1 - self.eps) - 1) / (num_labels - 1))
+        else:
+            margins = torch.tensor(list(self.margins)).to(rows.device, rows.dtype, non_blocking=True)
         return gmcel_penalties(rows, margins, self.norm)

@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
-from hf_logitmix.calibration.plots import reliability_diagram
 from hf_logitmix.calibration.registry import columns, is_brief
 from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.training.checkpoints import last_complete_checkpoint
@@ -27,13 +26,6 @@ def exit_with(main: Callable[[], int], name: str) -> NoReturn:
         sys.exit(f"{name}: {problem}")
     leave_together()
     sys.exit(code)
-
-
-def parse(kinds: tuple[Any, ...], argv: list[str] | None, description: str | None) -> tuple[Any, ...]:
-    """A command line as dataclasses, with ``do_train`` and ``do_eval`` at None where it leaves them out."""
-    parser = HfArgumentParser(kinds, description=description)
-    parser.set_defaults(do_train=None, do_eval=None)
-    return parser.parse_args_into_dataclasses(argv)
 
 
 def set_what_is_done(args: TrainingArguments) -> None:
@@ -171,6 +163,8 @@ def side_by_side(results: Mapping[str, dict[str, Any]]) -> str:
 
 def diagram_of(folders: Mapping[str, Path], title: str, path: Path) -> None:
     """Draw the reliability of runs beside one another, from the logits in their folders."""
+    from hf_logitmix.calibration.plots import reliability_diagram  # of the extra plots
+
     panels = {}
     for name, folder in folders.items():
         with np.load(folder / "eval_logits.npz") as saved:

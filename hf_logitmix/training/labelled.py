@@ -37,6 +37,7 @@ class LabelsMixin(_Base):
     """Finds out what labels are from the model, the datasets or the batches, and evaluates against them."""
 
     _are_soft = False
+    _loss_was_asked = False
 
     @property
     def label_spec(self) -> LabelSpec:
@@ -63,17 +64,23 @@ class LabelsMixin(_Base):
         self._are_soft = are_soft
 
     def _take_labels(self, inputs: dict[str, Any]) -> Tensor:
+        """Take the labels out of a batch, and check them unless those of the dataset were checked.
+
+        In the first batch of a run a mistake is told in a sentence, for which a GPU is waited for; in later ones, on a
+        GPU, it is an assert of CUDA.
+        """
         if inputs.get("labels") is None:
             names, advice = ", ".join(inputs), other_libraries.why_no_labels(inputs)
             raise ValueError(f"the batch holds no `labels`, only {names}: {advice}.")
         given = inputs.pop("labels")
         if not self._labels_are_checked and self._labels_are_open:
-            labels_.refuse_unclear_batch(self.model, given)
+            labels_.refuse_unclear_batch(self.model, given if self._loss_was_asked else given.cpu())
         is_new = labels_.note_multi_label(self.model, given)
         num_labels, problem_type, was_soft = self.label_spec
         labels = labels_.as_labels(given, num_labels, problem_type)
         if not self._labels_are_checked:
-            labels_.check_labels(labels.cpu().numpy(), num_labels, problem_type)
+            shown = labels if self._loss_was_asked else labels.cpu()
+            labels_.check_batch(shown, num_labels, problem_type)
             self._note_soft(labels_.is_soft(labels, problem_type))
         if is_new or self._are_soft != was_soft:
             self.method.check(self.model, self.label_spec)  # again, now that it is known what they are

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hf_logitmix.models import unwrap
 from hf_logitmix.part import LabelSpec
-from hf_logitmix.soft_labels import check_distributions, problem_type_of, refuse_unclear
+from hf_logitmix.ranges import check_all
+from hf_logitmix.soft_labels import check_distributions, problem_type_of, refuse_unclear, refuse_unclear_tensor
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +58,14 @@ def refuse_unclear_batch(model: nn.Module, labels: Tensor) -> None:
     """Refuse a batch of what may be soft labels, where ``problem_type`` was left open.
 
     Batches before it may have had rows of zeros and ones alone, for which it was set.
+
+    Raises:
+        ValueError: for such a batch; on a GPU as `refuse_unclear_tensor`.
     """
     if labels.dim() != 2 or labels.shape[1] < 2:
         return
     try:
-        refuse_unclear(labels.cpu().float().numpy(), "labels")
+        refuse_unclear_tensor(labels)
     except ValueError:
         unwrap(model).config.problem_type = None  # type: ignore[union-attr]
         raise
@@ -197,6 +201,17 @@ def check_labels(labels: np.ndarray, num_labels: int, problem_type: str, name: s
             f"{name}: label {labels[row]} of example {row} is outside 0..{num_labels - 1}: the model was loaded with "
             f"num_labels={num_labels}; load it with num_labels for every class, or mend the label."
         )
+
+
+def check_batch(labels: Tensor, num_labels: int, problem_type: str) -> None:
+    """`check_labels` of a batch, in the form that the losses read.
+
+    On a GPU, which is not waited for, class ids and soft labels are left to the losses, and NaN is an assert of CUDA.
+    """
+    if not labels.is_cuda:
+        check_labels(labels.cpu().numpy(), num_labels, problem_type)
+    elif labels.is_floating_point():
+        check_all(labels.isfinite(), "a label is not a finite number: remove or mend it.")
 
 
 def label_column(data: Any) -> np.ndarray | None:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from transformers import Trainer
 
 from hf_logitmix.calibration.bootstrap import intervals
 from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark, scaled_metrics
-from hf_logitmix.calibration.plots import class_matrix, reliability_diagram
 from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.calibration.served import config_of
 from hf_logitmix.calibration.temperature import cross_fit, fit_temperature
@@ -97,9 +97,11 @@ class Run:
     calibration_data: Any = None
     results: dict[str, Any] = field(init=False)
     _split_of: dict[str, str] = field(init=False, default_factory=dict)
+    _plots: Any = field(init=False, repr=False)
     _intervals: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._plots = import_module("hf_logitmix.calibration.plots")  # without matplotlib this ends here, untrained
         args, trainer = self._args, self.trainer
         train: Any = trainer.train_dataset
         chosen_by = choosing(trainer) if train else ""
@@ -214,7 +216,7 @@ class Run:
         self._intervals |= {f"{name}{suffix}": ends for name, ends in reach.items() if f"{name}{suffix}" in scores}
         if title and self.label_names:
             panels = {"as trained": (logits, labels), "after temperature scaling": (cross_fit(logits, labels), labels)}
-            reliability_diagram(panels, N_BINS, title).savefig(self.output / "reliability.png", dpi=150)
+            self._plots.reliability_diagram(panels, N_BINS, title).savefig(self.output / "reliability.png", dpi=150)
 
     def finish(self) -> dict[str, Any]:
         """Write the records, the model card where there was training, and push if that is asked for.
@@ -292,7 +294,7 @@ class Run:
         for name, matrix in rows.items():
             assert matrix is not None  # they were found before training
             title = f"{self.task}, {name.replace('_', ' ')}"
-            class_matrix(matrix.detach().cpu(), list(self.label_names), title).savefig(
+            self._plots.class_matrix(matrix.detach().cpu(), list(self.label_names), title).savefig(
                 self.output / f"{name}.png", dpi=150
             )
             self.results[name] = matrix.tolist()

@@ -37,7 +37,8 @@ class StepLog:
             step: number of the optimizer step.
         """
         for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + weight * value.detach()
+            share = weight * value.detach()
+            self._sums[name] = self._sums[name] + share if name in self._sums else share
             self._steps.setdefault(name, set()).add(step)
 
     def means(self) -> dict[str, Tensor]:
@@ -84,7 +85,7 @@ class StepsMixin(_Base):
         sizes = [len(batch["labels"]) for batch in batches if isinstance(batch.get("labels"), Tensor)]
         self._examples_in_step = sum(sizes) if sizes else None
         if sizes and self.args.world_size > 1:
-            count = torch.tensor([sum(sizes)], dtype=torch.float32, device=self.args.device)
+            count = torch.tensor([sum(sizes)], dtype=torch.float32).to(self.args.device, non_blocking=True)
             self._examples_in_step = self.accelerator.gather(count).sum()
         return batches, items
 

@@ -158,8 +158,8 @@ class MixTrainerMixin(
         if plan is not None:
             dispatched = isinstance(self.callback_handler.train_dataloader, DataLoaderDispatcher)
             checks.check_plan_in_batch(self.args, dispatched and self.args.world_size > 1)
-        self._loss_was_asked = True
         labels, sample_weight = self._take_labels(inputs), inputs.pop("sample_weight", None)
+        self._loss_was_asked = True
         self._rehearse(model, inputs, labels)
         terms, output = self.method_in_training(model, inputs, labels, self._next_step(), plan, sample_weight)
         terms |= self._auxiliary.take()
@@ -184,13 +184,15 @@ class MixTrainerMixin(
 
     def _logged(self, terms: Terms, output: MixedOutput) -> dict[str, Tensor]:
         """What the log says of a micro-batch beside its loss: nothing where that is one term of clean rows."""
+        if not self.method.mixes and len(terms) == 1:
+            return {}
         found = {name: term.rows.mean() for name, term in terms.items()}
         of_data = {name: term for name, term in terms.items() if term.rows.dim()}  # no penalties
         if len(of_data) < len(terms):
             found["data_loss"] = total_of(of_data)
         if output.mixed_logits is not None:
             found["lam_mean"] = output.plan.lam.mean()
-        return found if self.method.mixes or len(found) > 1 else {}
+        return found
 
     # ---- hooks of Trainer ----------------------------------------------------------------------------------------
 

@@ -1,13 +1,13 @@
 """Where in an image a convolutional network sees its class: class activation maps of runs, beside one another.
 
-python -m hf_logitmix.vision.cam out/vanilla out/logitmix --dataset cifar10 --output cam.png
+hf-logitmix cam out/vanilla out/logitmix --dataset cifar10 --output cam.png
 
-A run is an output folder of hf_logitmix.vision.train; the maps are those of the class that it predicts.
+A run is an output folder of hf-logitmix images; the maps are those of the class that it predicts.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageClassification
 
+from hf_logitmix.commands.main import main as start
+from hf_logitmix.commands.parser import Parser
 from hf_logitmix.models import call, check_is_trained, classifier_of, linear_of
-from hf_logitmix.training.command_line import exit_with
 from hf_logitmix.training.labels import label_spec
 from hf_logitmix.vision.data import ImageData, load_images
 from hf_logitmix.vision.models import input_config
@@ -242,18 +243,16 @@ def choose(labels: np.ndarray, count: int, seed: int) -> list[int]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        "python -m hf_logitmix.vision.cam", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of hf_logitmix.vision.train")
-    parser.add_argument("--dataset", required=True, help="what the runs were trained on, as hf_logitmix.vision.train")
+    parser = Parser("hf-logitmix cam", description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of hf-logitmix images")
+    parser.add_argument("--dataset", required=True, help="what the runs were trained on, as in hf-logitmix images")
     parser.add_argument("--output", required=True, help="the picture, such as cam.png")
     parser.add_argument("--images", type=int, default=8, help="number of test images (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images (%(default)s)")
     args = parser.parse_args(argv)
     for run in args.runs:
         if not (Path(run) / "config.json").is_file():
-            raise ValueError(f"run {run} holds no model: pass an output_dir of hf_logitmix.vision.train.")
+            raise ValueError(f"run {run} holds no model: pass an output_dir of hf-logitmix images.")
     data = load_images(args.dataset)
     chosen = data.test.select(choose(data.test.labels, args.images, args.seed))
     images = [chosen.images[number] for number in range(len(chosen))]
@@ -276,4 +275,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with(main, "hf_logitmix.vision.cam")
+    start(["cam", *sys.argv[1:]])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from torchvision.transforms.functional import to_pil_image
 from transformers import default_data_collator
 
@@ -199,6 +199,9 @@ def check_contrast(examples: Sequence[Any], normalised: Mapping[str, Any]) -> No
 def collate_images(examples: Sequence[Any]) -> dict[str, Any]:
     """Transformers' `default_data_collator`, which says in a sentence what cannot be a batch.
 
+    Images are stacked by torch's own collator, which in a worker writes them straight into the memory that is shared
+    with the main process.
+
     Raises:
         ValueError: for images of several sizes, and for examples that are not rows with ``pixel_values``.
     """
@@ -207,4 +210,8 @@ def collate_images(examples: Sequence[Any]) -> dict[str, Any]:
         names = ", ".join(map(str, first)) if isinstance(first, Mapping) else kind(first)
         raise ValueError(f"an example of the dataset is {names}: pass rows with `pixel_values` and `labels`.")
     check_sizes(examples, "a batch")
-    return default_data_collator(list(examples))
+    if not isinstance(first["pixel_values"], Tensor):
+        return default_data_collator(list(examples))
+    rest = [{name: value for name, value in example.items() if name != "pixel_values"} for example in examples]
+    pixels = default_collate([example["pixel_values"] for example in examples])
+    return {**default_data_collator(rest), "pixel_values": pixels}

@@ -1,11 +1,12 @@
 """Train an image classifier with any method of hf_logitmix.
 
-python -m hf_logitmix.vision.train --demo
-python -m hf_logitmix.vision.train --dataset cifar10 --model timm/small_resnet18 --method logitmix_c --output_dir out
+hf-logitmix images --demo
+hf-logitmix images --dataset cifar10 --model timm/small_resnet18 --method logitmix_c --output_dir out
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,15 +24,15 @@ from transformers.trainer_utils import SaveStrategy
 
 from hf_logitmix import METHODS
 from hf_logitmix.calibration.metrics import watched_metrics
+from hf_logitmix.commands.arguments import ArgumentsParser
+from hf_logitmix.commands.main import main as start
 from hf_logitmix.models import loading, public_name
 from hf_logitmix.soft_labels import classes_of
 from hf_logitmix.training.command_line import (
     check_what_is_done,
     checkpoint_to_resume,
     diagram_of,
-    exit_with,
     keep_other_runs,
-    parse,
     report,
     set_what_is_done,
     side_by_side,
@@ -210,9 +211,14 @@ class ImageRunTrainer(RunMixin, ImageMixTrainer):
     """The Trainer of a run."""
 
 
+def parser() -> ArgumentsParser:
+    """What reads the command line."""
+    return ArgumentsParser((ImageArguments, ImageRunArguments), "hf-logitmix images", __doc__)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    images, args = parse((ImageArguments, ImageRunArguments), argv, __doc__)
+    images, args = parser().parse(argv)
     if args.method is not None and args.method not in METHODS:
         raise ValueError(f"method={args.method!r} is unknown: pass one of {', '.join(METHODS)}.")
     if images.demo:
@@ -441,4 +447,4 @@ def _metrics(chosen_by: str | None, prediction: Any) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    exit_with(main, "hf_logitmix.vision.train")
+    start(["images", *sys.argv[1:]])

@@ -109,7 +109,8 @@ class ToMode:
     mode: str
 
     def __call__(self, image: Any) -> Image.Image:
-        return as_image(image).convert(self.mode)
+        found = as_image(image)
+        return found if found.mode == self.mode else found.convert(self.mode)
 
 
 def image_transform(

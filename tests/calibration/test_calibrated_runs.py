@@ -9,9 +9,6 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
-from glue_runs import run_glue
-from glue_runs.data import with_validation
-from glue_runs.experiment import GlueTrainer
 from helpers.data import batch_of, examples
 from helpers.image_runs import argv as image_argv
 from helpers.image_runs import read_pictures
@@ -19,6 +16,9 @@ from helpers.image_runs import run as run_images
 from helpers.models import tiny_bert
 from helpers.training import arguments
 from hf_logitmix import MixTrainer, MixTrainingArguments
+from hf_logitmix.glue import run as run_glue
+from hf_logitmix.glue.data import with_validation
+from hf_logitmix.glue.experiment import GlueTrainer
 from hf_logitmix.training.runs import Run
 from hf_logitmix.training.splits import hold_out
 from hf_logitmix.vision import train as image_script

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from glue_runs.table import table
 from hf_logitmix import METHODS
 from hf_logitmix.calibration import registry, rows
 from hf_logitmix.calibration.evaluate_modules import module
 from hf_logitmix.calibration.metrics import watched_metrics
+from hf_logitmix.commands.table import table
 from hf_logitmix.hub.card import model_card
 from hf_logitmix.metrics import METRICS, Metric, calibration_metrics, calibration_of, scaled_metrics
 from hf_logitmix.temperature import cross_fit, fit_temperature, fit_vector_scaling

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import glue_runs
-from glue_runs import demo_corpus
-from glue_runs.demo_corpus import clause, example, write_corpus
+from hf_logitmix.glue import demo_corpus
+from hf_logitmix.glue.demo_corpus import clause, example, write_corpus
 
 SIZES = {"train": 300, "dev": 200}
-RUN_GLUE = Path(glue_runs.__file__).with_name("run_glue.py")
+RUN_GLUE = Path(__file__).parents[2] / "glue_runs" / "run_glue.py"
 
 
 def rows(path):

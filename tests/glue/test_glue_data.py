@@ -9,9 +9,9 @@ import pandas
 import pytest
 from datasets import Dataset
 
-from glue_runs import data
-from glue_runs.data import load_task
-from glue_runs.tasks import TASKS
+from hf_logitmix.glue import data
+from hf_logitmix.glue.data import load_task
+from hf_logitmix.glue.tasks import TASKS
 
 _PARSES = "sentence1_binary_parse|sentence2_binary_parse|sentence1_parse|sentence2_parse"
 _NLI = f"index|promptID|pairID|genre|{_PARSES}|sentence1|sentence2"

@@ -17,12 +17,12 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
-from glue_runs.demo import train_tokenizer
-from glue_runs.experiment import Experiment, write_submission
-from glue_runs.run_glue import GlueArguments, load_model, with_label_noise
-from glue_runs.table import table
-from glue_runs.tasks import TASKS
 from hf_logitmix import MixTrainingArguments
+from hf_logitmix.commands.table import table
+from hf_logitmix.glue.demo import train_tokenizer
+from hf_logitmix.glue.experiment import Experiment, write_submission
+from hf_logitmix.glue.run import GlueArguments, load_model, with_label_noise
+from hf_logitmix.glue.tasks import TASKS
 
 WORDS = ("the film is good", "our room was bad", "her voice seems charming", "this soup feels stale", "a decent plot")
 CALIBRATION = {

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from transformers import BertConfig, BertModel
 
-from glue_runs.demo import train_tokenizer
+from hf_logitmix.glue.demo import train_tokenizer
 
 STEPS = 150
 
 
 def small_run(folder: Path) -> list[str]:
-    """Arguments of run_glue.py for a run on a small GLUE folder and a tiny model; 25 steps an epoch."""
+    """Arguments of hf-logitmix glue for a run on a small GLUE folder and a tiny model; 25 steps an epoch."""
     lines = [f"{'no ' * (n % 3)}{('good', 'bad', 'fine', 'odd')[n % 4]} film {n}\t{n % 2}\n" for n in range(100)]
     (folder / "glue" / "SST-2").mkdir(parents=True)
     for name, rows in {"train": lines, "dev": lines[:20]}.items():

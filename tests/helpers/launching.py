@@ -1,10 +1,12 @@
-"""Starts the scripts of `helpers.launched`, alone or under a launcher of several processes."""
+"""Starts the scripts of `helpers.launched`, alone or under a launcher, and commands that get Ctrl-C."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -18,3 +20,18 @@ def run_launched(launcher: list[str], script: str, *options: str) -> None:
     command = [*launcher, "-m", f"helpers.launched.{script}", *options]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def interrupt(command, progress, lines=1):
+    """Start a command, send Ctrl-C as a terminal does after some lines of progress: (exit status, what it wrote)."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    process = subprocess.Popen(command, env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"}, **pipes)
+    guard = threading.Timer(300, os.killpg, (process.pid, signal.SIGKILL))
+    guard.start()
+    written = []
+    for line in process.stdout:
+        written.append(line)
+        if progress in line and sum(progress in text for text in written) == lines:
+            os.killpg(process.pid, signal.SIGINT)
+    guard.cancel()
+    return process.wait(), "".join(written)

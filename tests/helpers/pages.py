@@ -17,7 +17,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from glue_runs.demo import train_tokenizer
+from hf_logitmix.glue.demo import train_tokenizer
 
 SENTENCES = [
     "a good soup",

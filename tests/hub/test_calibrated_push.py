@@ -10,10 +10,10 @@ import pytest
 from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, set_seed
 
-from glue_runs.demo import train_tokenizer
 from helpers.loopback_hub import USER, LoopbackHub
 from helpers.training import arguments
 from hf_logitmix import MixTrainer, fold_temperature
+from hf_logitmix.glue.demo import train_tokenizer
 
 WORDS = [a + b for a in "bdfgklmnprst" for b in ("ab", "el", "im", "or", "un")]
 PLAIN = """

@@ -11,10 +11,10 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from glue_runs.run_glue import GlueArguments, load_model
-from glue_runs.tasks import TASKS
 from helpers.cards import checked_metadata
 from hf_logitmix import __version__, get_method
+from hf_logitmix.glue.run import GlueArguments, load_model
+from hf_logitmix.glue.tasks import TASKS
 from hf_logitmix.hub.card import model_card, public_name
 from hf_logitmix.hub.publishing import publish
 

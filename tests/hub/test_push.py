@@ -13,8 +13,6 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertModel, Trainer
 
-from glue_runs import run_glue
-from glue_runs.demo import train_tokenizer
 from helpers.data import examples
 from helpers.image_runs import argv as image_argv
 from helpers.image_runs import write_pictures
@@ -22,6 +20,8 @@ from helpers.loopback_hub import USER, LoopbackHub
 from helpers.models import tiny_bert, tiny_vit
 from helpers.training import arguments
 from hf_logitmix import MixTrainer, MixTrainerMixin
+from hf_logitmix.glue import run as run_glue
+from hf_logitmix.glue.demo import train_tokenizer
 from hf_logitmix.vision import train as image_script
 from hf_logitmix.vision.images import ImageSet
 from hf_logitmix.vision.trainer import ImageMixTrainer

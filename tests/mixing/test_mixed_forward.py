@@ -28,11 +28,11 @@ from transformers import (
     XLNetForSequenceClassification,
 )
 
-from glue_runs.data import load_task
-from glue_runs.tasks import TASKS
 from helpers.data import batch_of, examples, real
 from helpers.models import VOCABULARY, bert_from, hooks_on, tiny_bert, tiny_vit
 from hf_logitmix import MixPlan, mixed_forward
+from hf_logitmix.glue.data import load_task
+from hf_logitmix.glue.tasks import TASKS
 from hf_logitmix.mixing import CutMix, Linear
 from hf_logitmix.modalities.text import attached
 

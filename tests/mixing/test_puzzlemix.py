@@ -18,7 +18,7 @@ from hf_logitmix.mixing.grid_energy import find_levels
 from hf_logitmix.mixing.puzzlemix import (
     Energy,
     label_energy,
-    move_blocks,
+    mix_moved,
     normalised_saliency,
     puzzlemix,
     transport_plan,
@@ -163,10 +163,13 @@ def test_a_plan_in_parts_is_the_plan(monkeypatch):
     assert torch.equal(transport_plan(salient, wanted), whole)
 
 
-def test_blocks_are_moved_by_hand():
-    images = torch.arange(16.0).reshape(1, 1, 4, 4)
-    moved = move_blocks(images, torch.tensor([[3, -1, 2, 0]]))
-    assert moved[0, 0].tolist() == [[10, 11, 0, 0], [14, 15, 0, 0], [8, 9, 0, 1], [12, 13, 4, 5]]
+def test_blocks_are_moved_and_mixed_by_hand():
+    images = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(2, 1, 1, 1)
+    images[1] += 100
+    plans = torch.tensor([[3, -1, 2, 0]]), torch.tensor([[0, 1, -1, 1]])
+    mixed = mix_moved(images, torch.tensor([1]), torch.tensor([[[1.0, 0.0], [0.25, 0.5]]]), *plans)
+    expected = [[10, 11, 102, 103], [14, 15, 106, 107], [2, 2.25, 51, 52], [3, 3.25, 55, 56]]
+    assert mixed[0, 0].tolist() == expected
 
 
 TRANSPORTS = [{"transport": False}, {}, {"t_eps": 0.05}, {"t_eps": 4.0}, {"t_size": 2}, {"t_size": 16}, {"t_size": 32}]
@@ -189,8 +192,13 @@ def test_the_mixed_image_is_the_masked_sum_and_lam_its_mean(block_num, chosen):
     if "transport" not in chosen:
         side, eps = min(chosen.get("t_size", block), block), chosen.get("t_eps", 0.8)
         salient, coarse = normalised_saliency(SALIENCY, side), full[:, ::side, ::side]
-        own = move_blocks(own, transport_plan(salient, coarse > 0, eps))
-        other = move_blocks(other, transport_plan(salient[PARTNER], coarse < 1, eps))
+        plans = transport_plan(salient, coarse > 0, eps), transport_plan(salient[PARTNER], coarse < 1, eps)
+        own, other = (
+            torch.from_numpy(
+                np.stack([with_blocks_of(*each) for each in zip(images.numpy(), plan.tolist(), strict=True)])
+            )
+            for images, plan in zip((own, other), plans, strict=True)
+        )
     full = full.unsqueeze(1)
     torch.testing.assert_close(mixed, full * own + (1 - full) * other)
 

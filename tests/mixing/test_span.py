@@ -15,7 +15,6 @@ from scipy import stats
 from torch.nn import functional as F
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
-from glue_runs import run_glue
 from helpers.architectures import MODEL_TYPES, NEEDS_OTHER_PACKAGES
 from helpers.data import examples, random_images
 from helpers.launching import TORCHRUN, run_launched
@@ -24,6 +23,7 @@ from helpers.pages import SENTENCES, text_names
 from helpers.tiny_models import tiny_model
 from helpers.training import InOrder, arguments, logged, weights
 from hf_logitmix import Method, MixCollator, MixPlan, MixTrainer, get_method, mixed_forward
+from hf_logitmix.glue import run as run_glue
 from hf_logitmix.losses import logitmix_loss
 from hf_logitmix.mixing import Linear, SpanMix, Switch
 from hf_logitmix.mixing.saliency import saliency_of

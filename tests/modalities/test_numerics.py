@@ -11,11 +11,11 @@ import torch
 from scipy import stats
 from transformers import Trainer, TrainerCallback, pipeline
 
-from glue_runs.demo import train_tokenizer
 from helpers.data import batch_of, data_without_types, examples
 from helpers.models import bert_from, tiny_bert
 from helpers.training import InOrder, arguments, collate_pairs, logged, weights
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, get_method, mixed_forward
+from hf_logitmix.glue.demo import train_tokenizer
 from hf_logitmix.losses import logitmix_loss, mixed_cross_entropy
 from hf_logitmix.mixing import Linear
 from hf_logitmix.objectives.logitmix import SIMILARITIES

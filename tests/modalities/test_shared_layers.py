@@ -59,12 +59,16 @@ def outcome(model, inputs, plan, level, rows):
     return [*logits, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])]
 
 
-def check_levels(name, model, batches, plan):
+EVERY = (("both", 1), ("mixed", 1), ("both", 3), ("mixed", 3))  # kinds of rows, and the share 1 / of the batch
+
+
+def check_levels(name, model, batches, plan, kinds=EVERY):
     """At every level, for both kinds of rows and a plan of the batch or of a part of it; those that end in an error."""
     where, refused = layers_of(model), set()
     with attached(model) as hooks:
         for level in [*levels(where)[1:], *(["pooled"] if where.head else [])]:
-            for rows, count in (("both", len(plan.lam)), ("mixed", len(plan.lam)), ("both", 2), ("mixed", 2)):
+            for rows, part in kinds:
+                count = -(-len(plan.lam) // part)
                 for inputs in batches:
                     hooks.fixed = None
                     try:
@@ -115,7 +119,7 @@ def test_logits_and_gradients_of_images_are_those_of_all_rows_in_all_layers(name
     image_models.settle(plain, inputs)
     model, inputs = in_double(plain, inputs)
     if modality_of(model).name == "images":
-        refused = check_levels(name, model, [inputs], image_models.PLAN)
+        refused = check_levels(name, model, [inputs], image_models.PLAN, (("both", 1), ("mixed", 3)))
         assert name not in image_models.CLASSES or refused == {*ALL_ROWS.get(name, ())}
 
 

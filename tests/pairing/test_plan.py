@@ -177,6 +177,27 @@ def test_partners_by_length_are_next_to_one_another_in_length(lengths):
         pairs(4, partners="length")
 
 
+@pytest.mark.parametrize(
+    ("lengths", "ways"),
+    [
+        ([5, 5, 5, 5], 3),
+        ([5, 5, 5, 5, 5, 5], 15),
+        ([3, 5, 3, 5, 3, 5, 3, 5], 9),  # 3 of the short ones, 3 of the long ones
+        ([3, 3, 3, 5], 3),  # any of the short ones meets the long one
+        ([5, 5, 5], 2),  # an odd one goes with the two before it, in a circle
+    ],
+)
+def test_among_texts_of_equal_length_all_pairs_are_as_likely(lengths, ways):
+    mask = (torch.arange(6) < torch.tensor(lengths)[:, None]).long()
+    pairing, counts = RandomPairs(partners="length"), Counter()
+    for index in range(200 * ways):
+        partner = pairing({"attention_mask": mask}, None, Step(index, 0, seed=2)).partner.tolist()
+        assert sorted(partner) == list(range(len(lengths)))  # each is a partner once
+        counts[tuple(partner)] += 1
+    assert len(counts) == ways
+    assert stats.chisquare(list(counts.values())).pvalue > 0.01
+
+
 def test_a_step_draws_uniform_numbers_that_depend_on_seed_step_and_purpose_alone():
     drawn = [Step(step, 2000, seed=1).uniform("a") for step in range(2000)]
     assert stats.kstest(drawn, "uniform").pvalue > 0.01

@@ -27,8 +27,6 @@ from transformers import (
 )
 
 import hf_logitmix.vision.train as train_images
-from glue_runs import run_glue
-from glue_runs.demo import train_tokenizer
 from helpers.architectures import MODEL_TYPES, NEEDS_OTHER_PACKAGES
 from helpers.data import Lazy, examples
 from helpers.image_runs import argv as image_argv
@@ -37,6 +35,8 @@ from helpers.models import tiny_bert, tiny_vit
 from helpers.tiny_models import tiny_model
 from helpers.training import arguments, collate_pairs, weights
 from hf_logitmix import Method, MixCollator, MixTrainer, MixTrainingArguments, get_method
+from hf_logitmix.glue import run as run_glue
+from hf_logitmix.glue.demo import train_tokenizer
 from hf_logitmix.models import longest_input
 
 IDS = [[5, 6, 7], [8, 9, 10], [5, 6, 8], [5, 7, 9]]

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
-from glue_runs.demo import train_tokenizer
 from helpers.data import data_without_types, examples
 from helpers.models import tiny_bert
 from helpers.training import InOrder, arguments, collate_pairs, loss_by_hand, weights
 from hf_logitmix import MixPlan, MixTrainer, MixTrainingArguments, mixed_forward
+from hf_logitmix.glue.demo import train_tokenizer
 from hf_logitmix.plan import sample_plan
 
 PAGE = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text()

@@ -11,13 +11,13 @@ from datasets import Dataset
 from torch.nn import functional as F
 from transformers import DataCollatorWithPadding, default_data_collator
 
-from glue_runs.demo import train_tokenizer
 from helpers.data import Lazy, batch_of, data_without_types, soft_mask
 from helpers.models import tiny_bert
 from helpers.parts import batch_and_labels, data_of, kind_of, method_of, new_model, training_set
 from helpers.soft import soft_data, soft_rows, with_labels
 from helpers.training import LEARNING_RATE, InOrder, arguments, logged, weights
 from hf_logitmix import METHODS, MixCollator, MixTrainer, MixTrainingArguments, get_method
+from hf_logitmix.glue.demo import train_tokenizer
 from hf_logitmix.metrics import calibration_of
 from hf_logitmix.objectives import total_of
 from hf_logitmix.pairing import Remix

@@ -299,7 +299,7 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("run", "options", "message"),
     [
-        ("nothing", [], r"nothing holds no model: pass an output_dir of hf_logitmix.vision.train\."),
+        ("nothing", [], r"nothing holds no model: pass an output_dir of hf-logitmix images\."),
         ("three", [], r"three: it has 3 classes and dataset synthetic .* has 10"),
         ("lenet", [], r"lenet: SmallNet has no feature map of several places"),
         ("vanilla", ["--images", "501"], r"images=501: pass a number from 1 to 500"),
@@ -309,6 +309,6 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path, monkeypatch):
 def test_what_the_command_refuses(runs, tmp_path, run, options, message):
     output = tmp_path / "cam.png"
     arguments = [str(runs / run), "--dataset", "synthetic", "--output", str(output), *options]
-    with pytest.raises(SystemExit, match=rf"^hf_logitmix.vision.cam: .*{message}"):
-        exit_with(lambda: main(arguments), "hf_logitmix.vision.cam")
+    with pytest.raises(SystemExit, match=rf"^hf-logitmix cam: .*{message}"):
+        exit_with(lambda: main(arguments), "hf-logitmix cam")
     assert not output.exists()

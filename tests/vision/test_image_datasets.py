@@ -16,12 +16,13 @@ from torch.nn import functional as F
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from transformers import DefaultDataCollator
+from transformers import DefaultDataCollator, default_data_collator
 
 from helpers.data import Lazy
 from helpers.images import IMAGES, MEAN, STD, InOrder, Tiny, image_arguments, images, logged, tensors
 from hf_logitmix import MixCollator
 from hf_logitmix.vision import ImageMixTrainer, ImageSet
+from hf_logitmix.vision.images import collate_images
 
 COUNT = 12
 LABELS = [number // 4 for number in range(COUNT)]  # as a folder for each class has them
@@ -223,6 +224,29 @@ def test_a_collator_of_the_users_gets_what_the_dataset_gives(tmp_path):
 @pytest.mark.parametrize("collator", [DefaultDataCollator(), MixCollator(DefaultDataCollator(), "mixup")])
 def test_collators_of_rows_get_rows(tmp_path, collator):
     trainer_of(Pairs(NORMALISE), tmp_path, collator, method="mixup").train()
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, np.ndarray])
+@pytest.mark.parametrize("more", [{}, {"labels": 1}, {"labels": [0.5, 0.5], "sample_weight": 2.0}])
+def test_images_are_collated_as_by_transformers(kind, more):
+    pixels = torch.rand(3, 2, 4, 5)
+    rows = [{"pixel_values": image if kind is torch.Tensor else image.numpy(), **more} for image in pixels]
+    found, expected = collate_images(rows), default_data_collator(rows)
+    assert torch.equal(found["pixel_values"], pixels)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_a_worker_stacks_images_in_the_memory_that_it_shares():
+    """A copy of each batch less: other collators stack them in their own memory, which is copied over afterwards."""
+    loader = DataLoader(images(4).with_transform(NORMALISE), 4, collate_fn=told_where, num_workers=1)
+    assert list(loader) == [{"ours": True, "transformers'": False}]
+
+
+def told_where(rows):
+    collators = {"ours": collate_images, "transformers'": default_data_collator}
+    return {name: collate(rows)["pixel_values"].is_shared() for name, collate in collators.items()}
 
 
 def test_looking_at_images_leaves_random_numbers_alone(tmp_path):

@@ -43,6 +43,7 @@ from helpers.models import tiny_bert, tiny_vit
 from helpers.parts import kind_of
 from helpers.training import arguments
 from hf_logitmix import METHODS, MixTrainer, get_method
+from hf_logitmix.commands.main import main
 from hf_logitmix.temperature import cross_fit
 from hf_logitmix.vision.data import ImageData, load_images
 from hf_logitmix.vision.images import ImageSet
@@ -487,11 +488,10 @@ def test_help_names_the_arguments(capsys):
     assert "drawn with --subset_seed" in " ".join(text.split())
 
 
-def test_a_problem_of_the_users_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train", *argv(tmp_path, tmp_path / "out")])
+def test_a_problem_of_the_users_is_one_sentence(tmp_path):
     with pytest.raises(SystemExit) as left:
-        script.exit_with(script.main, "hf_logitmix.vision.train")
-    assert re.fullmatch(r"hf_logitmix\.vision\.train: dataset: folder .* holds nothing, but .*\.", left.value.code)
+        main(["images", *argv(tmp_path, tmp_path / "out")])
+    assert re.fullmatch(r"hf-logitmix images: dataset: folder .* holds nothing, but .*\.", left.value.code)
 
 
 @pytest.mark.slow
@@ -503,7 +503,7 @@ def test_a_process_prints_no_traceback(tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("hf_logitmix.vision.train: dataset: folder ")
+    assert last.startswith("hf-logitmix images: dataset: folder ")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 

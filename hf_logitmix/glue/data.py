@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, load_dataset
 
-from glue_runs.tasks import Split, Task
+from hf_logitmix.glue.tasks import Split, Task
 from hf_logitmix.training.splits import hold_out
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def load_task(
     """The splits of a task as datasets with the columns of ``task.texts`` and, but for test, ``label``.
 
     Args:
-        task: from `glue_runs.tasks.TASKS`.
+        task: from `hf_logitmix.glue.tasks.TASKS`.
         splits: any of ``train``, ``dev``, ``test``.
         glue_dir: folder with one folder a task (``CoLA``, ``SST-2``, ...); None loads from the Hub.
         train_file: another training file, as a path or as a name in the task's folder.

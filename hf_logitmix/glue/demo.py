@@ -1,4 +1,7 @@
-"""The offline demo: a synthetic corpus, a tokenizer and a small BERT from scratch, three methods side by side."""
+"""Compare three methods on a synthetic corpus, with a small BERT from scratch: offline, in minutes.
+
+hf-logitmix demo
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,19 @@ from transformers import (
     set_seed,
 )
 
-from glue_runs.data import load_task
-from glue_runs.demo_corpus import write_corpus
-from glue_runs.experiment import Experiment
-from glue_runs.tasks import Split, Task
 from hf_logitmix import MixTrainingArguments
+from hf_logitmix.commands.parser import Parser
+from hf_logitmix.glue.data import load_task
+from hf_logitmix.glue.demo_corpus import write_corpus
+from hf_logitmix.glue.experiment import Experiment
+from hf_logitmix.glue.tasks import Split, Task
 from hf_logitmix.training.command_line import diagram_of, keep_other_runs, side_by_side
 
 METHODS = ("vanilla", "mixup", "logitmix")
 DATA = "synthetic"  # what records call it
 SIZES = {"train": 1500, "dev": 2000}
 DEFAULT_OUTPUT = "demo_output"
-_COLUMNS: dict[str, str | int] = {"sentence": "sentence", "label": "label"}
+_COLUMNS = {"sentence": "sentence", "label": "label"}
 DEMO_TASK = Task(
     "demo",
     "Demo",
@@ -36,6 +40,15 @@ DEMO_TASK = Task(
     dev=(Split("validation", "dev.tsv", _COLUMNS),),
     test=(),
 )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = Parser("hf-logitmix demo", description=__doc__)
+    parser.add_argument("--output_dir", default=DEFAULT_OUTPUT, help="where it leaves its runs (%(default)s)")
+    parser.add_argument("--seed", type=int, default=TrainingArguments.seed, help="of all that is random (%(default)s)")
+    known = parser.parse_args(argv)
+    return run_demo(TrainingArguments(known.output_dir, seed=known.seed))
 
 
 def run_demo(args: TrainingArguments) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,26 +14,25 @@ import numpy as np
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from glue_runs.tasks import Split, Task, task_metrics
 from hf_logitmix import MixTrainer, MixTrainingArguments
 from hf_logitmix.calibration.metrics import watched_metrics
 from hf_logitmix.models import longest_input
+from hf_logitmix.text.task import TextSplit, TextTask, has_one_class
 from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.training.splits import HELD_OUT
 
 logger = logging.getLogger(__name__)
 
-Splits = Mapping[str, list[tuple[Split, Dataset]]]
-
 
 @dataclass(frozen=True)
-class Experiment:
-    """What is trained on what.
+class TextExperiment(ABC):
+    """What is trained on what; a subclass knows the metrics of its task, and the form of its predictions.
 
     Attributes:
-        task: from `glue_runs.tasks`.
-        splits: name -> (split, dataset) pairs, from `glue_runs.data.load_task`; ``validation``, if it is there, is
-            evaluated during training in the place of ``dev``, and ``calibration`` is what a temperature is fitted on.
+        task: what is learned.
+        splits: ``train``, ``dev``, ``test`` and ``validation`` -> (split, dataset) pairs, whose datasets have the
+            columns of ``task.texts`` and, but for ``test``, ``label``; ``validation``, if it is there, is evaluated
+            during training in the place of ``dev``, and ``calibration`` is what a temperature is fitted on.
         model: with a head for the task.
         tokenizer: of the model.
         base_model: name of the model for records, of a local path only its last part; None for one made from scratch.
@@ -41,18 +41,33 @@ class Experiment:
         label_noise: what was done to the training labels, for records; None for nothing.
         settings: more settings for the records.
         split_sizes: name -> number of examples of a whole split, for those that were cut.
+        validation_name: what ``validation`` is called in records.
     """
 
-    task: Task
-    splits: Splits
+    task: TextTask
+    splits: Mapping[str, Sequence[tuple[TextSplit, Dataset]]]
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     base_model: str | None
     max_seq_length: int = 128
-    data_name: str = "nyu-mll/glue"
+    data_name: str = ""
     label_noise: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     split_sizes: Mapping[str, int] = field(default_factory=dict)
+    validation_name: str = HELD_OUT
+
+    @abstractmethod
+    def metrics(self, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+        """The task's metrics, other than those of calibration."""
+
+    @abstractmethod
+    def write_predictions(self, split: TextSplit, logits: np.ndarray, folder: Path) -> None:
+        """Write what the model predicts of a test split, into the folder of the run."""
+
+    @property
+    def config(self) -> str:
+        """The data's configuration in the model card; empty for data without one."""
+        return ""
 
     @property
     def length(self) -> int:
@@ -75,7 +90,7 @@ class Experiment:
         data = {name: [(split, self._tokenise(part)) for split, part in parts] for name, parts in self.splits.items()}
         train, dev, validation = (data.get(name, []) for name in ("train", "dev", "validation"))
         watched = validation or dev
-        trainer = GlueTrainer(
+        trainer = TextTrainer(
             model=self.model,
             args=args,
             train_dataset=train[0][1] if train else None,
@@ -89,7 +104,7 @@ class Experiment:
             self.task.name,
             self.data_name,
             self.base_model,
-            self.task.label_names,
+            self.task.label_names if has_one_class(self.task) else (),
             self.scores,
             self._logits,
             settings={
@@ -97,50 +112,35 @@ class Experiment:
                 **({"label_noise": self.label_noise} if self.label_noise else {}),
                 **self.settings,
             },
-            config=self.task.name,
+            config=self.config,
             split_sizes=self.split_sizes,
-            validation=HELD_OUT if validation else "",
+            validation=self.validation_name if validation else "",
             calibration_data=data["calibration"][0][1] if "calibration" in data else None,
         )
         if train and not run.train():
             return None
         title = f"{self.task.name}, {run.results.get('method_name', run.model_name)}"
         for number, (split, part) in enumerate(dev):
-            run.evaluate(part, split.hub, split.suffix, None if number else title)
+            run.evaluate(part, split.name, split.suffix, None if number else title)
         for split, part in data.get("test", []):
             prediction = trainer.predict(part, metric_key_prefix="predict")
-            run.results["predicted_on"] = {**run.results.get("predicted_on", {}), split.hub: len(part)}
+            run.results["predicted_on"] = {**run.results.get("predicted_on", {}), split.name: len(part)}
             if trainer.is_world_process_zero():
-                write_submission(self.task, split, self._logits(prediction.predictions), run.output / "submission")
+                self.write_predictions(split, self._logits(prediction.predictions), run.output)
         return run.finish()
 
     def scores(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """The task's metrics; for classes calibration too, before and after cross-fitted temperature scaling."""
-        return task_metrics(self.task, labels, logits) | (
-            {} if self.task.is_regression else calibration(logits, labels)
-        )
+        return self.metrics(labels, logits) | (calibration(logits, labels) if has_one_class(self.task) else {})
 
     def _compute_metrics(self, chosen_by: str | None, prediction: Any) -> dict[str, float]:
         logits, labels = self._logits(prediction.predictions), np.asarray(prediction.label_ids)
-        watched = {} if self.task.is_regression else watched_metrics(logits, labels, N_BINS, chosen_by)
-        return watched | task_metrics(self.task, labels, logits)
+        watched = watched_metrics(logits, labels, N_BINS, chosen_by) if has_one_class(self.task) else {}
+        return watched | self.metrics(labels, logits)
 
     def _logits(self, predictions: Any) -> np.ndarray:
-        """Predictions with a column for each of the task's classes, in its order, which a model may not keep.
-
-        Raises:
-            ValueError: for a model whose classes have other names.
-        """
-        logits = np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
-        names = {str(name).lower(): column for column, name in self.model.config.id2label.items()}
-        if self.task.is_regression or all(name.startswith("label_") for name in names):
-            return logits
-        if not set(self.task.label_names) <= set(names):
-            raise ValueError(
-                f"the model's classes are {', '.join(names)} and the task's {', '.join(self.task.label_names)}: pass a "
-                "model of this task."
-            )
-        return logits[:, [names[name] for name in self.task.label_names]]
+        """Logits [N, K] with the columns of the task's classes, of what the model predicts."""
+        return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
 
     def _tokenise(self, data: Dataset) -> Dataset:
         def encode(batch: dict[str, list]) -> dict[str, Any]:
@@ -151,20 +151,5 @@ class Experiment:
         return data.map(encode, batched=True, remove_columns=list(self.task.texts), desc="tokenise")
 
 
-class GlueTrainer(RunMixin, MixTrainer):
+class TextTrainer(RunMixin, MixTrainer):
     """The Trainer of a run."""
-
-
-def write_submission(task: Task, split: Split, logits: np.ndarray, folder: Path) -> Path:
-    """Write predictions as the GLUE server expects them: a header, then index and prediction, by tabs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if task.is_regression:
-        low, high = task.score_range or (-np.inf, np.inf)
-        values = [f"{value:.3f}" for value in np.clip(logits[:, 0], low, high)]
-    else:
-        classes = logits.argmax(1)
-        values = [task.label_names[k] if task.writes_names else str(k) for k in classes]
-    path = folder / split.submission
-    lines = [f"{number}\t{value}" for number, value in enumerate(values)]
-    path.write_text("index\tprediction\n" + "\n".join(lines) + "\n")
-    return path

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from hf_logitmix.soft_labels import classes_of
-
-Metric = Callable[[np.ndarray, np.ndarray], float]
-
-METRICS: dict[str, Metric] = {
-    "accuracy": lambda labels, predictions: float(accuracy_score(labels, predictions)),
-    "f1": lambda labels, predictions: float(f1_score(labels, predictions)),
-    "matthews_correlation": lambda labels, predictions: float(matthews_corrcoef(labels, predictions)),
-    "pearson": lambda labels, predictions: float(pearsonr(labels, predictions).statistic),
-    "spearmanr": lambda labels, predictions: float(spearmanr(labels, predictions).statistic),
-}
+from hf_logitmix.text.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -38,10 +27,14 @@ class Split:
 
     hub: str
     file: str
-    columns: dict[str, str | int]
+    columns: Mapping[str, str | int]
     width: int = 0
     suffix: str = ""
     submission: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.hub
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class Task:
         folder: in the classic layout, such as ``MRPC``.
         texts: one or two columns that hold the texts.
         label_names: of the classes, in the Hub's order; empty for regression.
-        metrics: keys of `METRICS`; the first is the task's main one.
+        metrics: keys of `hf_logitmix.text.metrics.METRICS`; the first is the task's main one.
         train: None for the diagnostic set, which has no training data.
         dev, test: usually one split each; MNLI has two.
         writes_names: whether a submission holds class names instead of numbers.
@@ -79,6 +72,10 @@ class Task:
     @property
     def num_labels(self) -> int:
         return 1 if self.is_regression else len(self.label_names)
+
+    @property
+    def problem_type(self) -> str:
+        return "regression" if self.is_regression else "single_label_classification"
 
 
 def _simple(
