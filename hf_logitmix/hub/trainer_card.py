@@ -16,7 +16,6 @@ from transformers.trainer_utils import has_length
 
 from hf_logitmix.calibration.bootstrap import intervals
 from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark, scaled_metrics
-from hf_logitmix.calibration.plots import reliability_diagram
 from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.calibration.served import FOLDED, NAME, config_of
 from hf_logitmix.calibration.temperature import cross_fit
@@ -136,14 +135,13 @@ class CardMixin(_Base):
         trained = self.state.global_step > 0 and self.train_dataset is not None
         data = self._data_facts(_first(dataset_tags) or _first(dataset), _first(dataset_args))
         evaluated = self._current_evaluations()
-        found = _Figures()
+        found, has_diagram = _Figures(), False
         for prefix, one in evaluated.items():
             found.add(self._split_name(prefix), prefix.removeprefix("eval").strip("_"), one)
         if rows := next(
             (one.rows for one in evaluated.values() if one.rows is not None and len(one.rows[0]) > 1), None
         ):
-            panels = {"as trained": rows, "after temperature scaling": (cross_fit(*rows), rows[1])}
-            reliability_diagram(panels, N_BINS, title).savefig(output / DIAGRAM, dpi=150)
+            has_diagram = _draw(rows, title, output / DIAGRAM)
         is_peft = hasattr(unwrap(self.model), "peft_config")
         task, has_softmax = _first(tasks) or self._task(), self.label_spec.problem_type == _SINGLE
         kept, known = getattr(config, NAME, None), card_of_base(base)
@@ -168,7 +166,7 @@ class CardMixin(_Base):
             intervals=found.intervals,
             calibration=kept,
             folded=getattr(config, FOLDED, None) or (),
-            diagram=DIAGRAM if rows else "",
+            diagram=DIAGRAM if has_diagram else "",
             usage=usage(title, task, kept, preamble=loads, peft=is_peft) if has_softmax else "",
             limits=self._limits(bool(evaluated), kept) if trained else (),
             versions=versions(),
@@ -262,6 +260,18 @@ class _Figures:
                 self.split_of[name + end] = split
                 self.intervals |= {name + end: reach[name]} if name in reach else {}
         self.counts[split] = one.examples
+
+
+def _draw(rows: tuple[np.ndarray, np.ndarray], title: str, path: Path) -> bool:
+    """Draw the reliability of logits and labels; False without matplotlib."""
+    try:
+        from hf_logitmix.calibration.plots import reliability_diagram
+    except ImportError as error:
+        logger.warning("The card has no reliability diagram: %s", error)
+        return False
+    panels = {"as trained": rows, "after temperature scaling": (cross_fit(*rows), rows[1])}
+    reliability_diagram(panels, N_BINS, title).savefig(path, dpi=150)
+    return True
 
 
 def limits_of(seed: int, is_evaluated: bool) -> list[str]:
