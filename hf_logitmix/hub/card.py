@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import yaml_dump
 
 from hf_logitmix._version import __version__
 from hf_logitmix.calibration.bootstrap import SAMPLES
@@ -173,7 +173,7 @@ def write_eval_results(card: ModelCard, folder: Path) -> None:
     path = folder / EVAL_RESULTS
     if entries:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml_dump(entries), encoding="utf-8")
     else:
         path.unlink(missing_ok=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,14 +135,13 @@ class CardMixin(_Base):
         trained = self.state.global_step > 0 and self.train_dataset is not None
         data = self._data_facts(_first(dataset_tags) or _first(dataset), _first(dataset_args))
         evaluated = self._current_evaluations()
-        found = _Figures()
+        found, has_diagram = _Figures(), False
         for prefix, one in evaluated.items():
             found.add(self._split_name(prefix), prefix.removeprefix("eval").strip("_"), one)
         if rows := next(
             (one.rows for one in evaluated.values() if one.rows is not None and len(one.rows[0]) > 1), None
         ):
-            panels = {"as trained": rows, "after temperature scaling": (cross_fit(*rows), rows[1])}
-            _draw(panels, title, output / DIAGRAM)
+            has_diagram = _draw(rows, title, output / DIAGRAM)
         is_peft = hasattr(unwrap(self.model), "peft_config")
         task, has_softmax = _first(tasks) or self._task(), self.label_spec.problem_type == _SINGLE
         kept, known = getattr(config, NAME, None), card_of_base(base)
@@ -168,7 +166,7 @@ class CardMixin(_Base):
             intervals=found.intervals,
             calibration=kept,
             folded=getattr(config, FOLDED, None) or (),
-            diagram=DIAGRAM if rows else "",
+            diagram=DIAGRAM if has_diagram else "",
             usage=usage(title, task, kept, preamble=loads, peft=is_peft) if has_softmax else "",
             limits=self._limits(bool(evaluated), kept) if trained else (),
             versions=versions(),
@@ -264,6 +262,18 @@ class _Figures:
         self.counts[split] = one.examples
 
 
+def _draw(rows: tuple[np.ndarray, np.ndarray], title: str, path: Path) -> bool:
+    """Draw the reliability of logits and labels; False without matplotlib."""
+    try:
+        from hf_logitmix.calibration.plots import reliability_diagram
+    except ImportError as error:
+        logger.warning("The card has no reliability diagram: %s", error)
+        return False
+    panels = {"as trained": rows, "after temperature scaling": (cross_fit(*rows), rows[1])}
+    reliability_diagram(panels, N_BINS, title).savefig(path, dpi=150)
+    return True
+
+
 def limits_of(seed: int, is_evaluated: bool) -> list[str]:
     """What no single run has looked at."""
     return [
@@ -309,12 +319,3 @@ def _is_number(value: Any) -> bool:
 
 def _public(value: Any) -> Any:
     return public_name(value) if isinstance(value, str) and "/" in value else value
-
-
-def _draw(panels: dict[str, Any], title: str, path: Path) -> None:
-    if find_spec("matplotlib") is None:
-        logger.warning('%s is not drawn without matplotlib: pip install "hf_logitmix[plots]".', path.name)
-        return
-    from hf_logitmix.calibration.plots import reliability_diagram  # of the extra plots
-
-    reliability_diagram(panels, N_BINS, title).savefig(path, dpi=150)

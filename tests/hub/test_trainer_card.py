@@ -1,6 +1,7 @@
 """The card of a plain MixTrainer: what it says is what was done and measured, and nothing of the machine is in it."""
 
 import re
+import sys
 
 import huggingface_hub
 import numpy as np
@@ -106,6 +107,17 @@ def test_metrics_without_logits_stand_as_they_are(tmp_path):
     assert values_of(text) == {"loss": pytest.approx(loss, abs=6e-5)}
     assert "95%" not in text
     assert "reliability.png" not in text
+
+
+def test_without_matplotlib_there_is_no_picture_and_all_else(tmp_path, monkeypatch, caplog):
+    trainer = trainer_of(tmp_path)
+    trainer.train()
+    trainer.evaluate()
+    monkeypatch.setitem(sys.modules, "hf_logitmix.calibration.plots", None)
+    text = card_of(trainer)
+    assert "The card has no reliability diagram" in caplog.text
+    assert "reliability.png" not in text
+    assert "ece_scaled" in values_of(text)
 
 
 @pytest.mark.parametrize("name", METHODS)
