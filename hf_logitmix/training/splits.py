@@ -87,5 +87,7 @@ def choosing(trainer: Trainer) -> str:
     schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
     if schedule in ("reduce_lr_on_plateau", "greedy"):
         return f"lr_scheduler_type={schedule}"
+    if getattr(args, "sched", None) == "plateau":  # timm's
+        return "sched=plateau"
     callbacks = trainer.callback_handler.callbacks
     return "EarlyStoppingCallback" if any(isinstance(one, EarlyStoppingCallback) for one in callbacks) else ""

@@ -25,12 +25,13 @@ from hf_logitmix.vision.adapters import as_image_set
 from hf_logitmix.vision.ema import EmaMixin
 from hf_logitmix.vision.images import ImageSet, Transform, check_contrast, check_sizes, collate_images
 from hf_logitmix.vision.models import input_config
+from hf_logitmix.vision.records import SpeedMixin
 from hf_logitmix.vision.timm_training import TimmTrainingMixin
 from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, EvaluatedSet, drawn_from, image_transform
 from hf_logitmix.vision.wrap import BareClassifier, as_classifier, file_state, inner_module
 
 
-class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
+class ImageMixTrainer(SpeedMixin, TimmTrainingMixin, EmaMixin, MixTrainer):
     """`MixTrainer` for images: any image classifier of transformers, any model of timm, any module that makes logits.
 
     Datasets of torchvision, timm and `datasets`, and others that give (image, class) pairs or rows with an image and a
@@ -93,6 +94,7 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
             method=method,
             **kwargs,
         )
+        self._lay_out(self.model)
         self._prepare_images()
         if isinstance(self.train_dataset, AugmentedSet):
             self._resolve_method()  # again, because the statistics of the images are known now
@@ -103,7 +105,20 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
         self.add_callback(_NewEpoch())
 
     def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
-        return as_classifier(super().call_model_init(*args, **kwargs), self._num_labels)
+        return self._lay_out(as_classifier(super().call_model_init(*args, **kwargs), self._num_labels))
+
+    def _lay_out(self, model: nn.Module) -> nn.Module:
+        """The model with its weights in the memory format that the arguments ask for."""
+        if getattr(self.args, "channels_last", False):
+            model.to(memory_format=torch.channels_last)
+        return model
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        inputs = super()._prepare_inputs(inputs)
+        pixels = inputs.get("pixel_values") if isinstance(inputs, Mapping) else None
+        if getattr(self.args, "channels_last", False) and isinstance(pixels, torch.Tensor) and pixels.dim() == 4:
+            inputs["pixel_values"] = pixels.contiguous(memory_format=torch.channels_last)  # type: ignore[index]
+        return inputs
 
     # ---- images --------------------------------------------------------------------------------------------------
 
