@@ -25,6 +25,7 @@ from hf_logitmix import METHODS
 from hf_logitmix.calibration.metrics import watched_metrics
 from hf_logitmix.models import loading, public_name
 from hf_logitmix.soft_labels import classes_of
+from hf_logitmix.training.checkpoints import last_complete_checkpoint
 from hf_logitmix.training.command_line import (
     check_what_is_done,
     checkpoint_to_resume,
@@ -38,10 +39,18 @@ from hf_logitmix.training.command_line import (
 )
 from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.training.splits import HELD_OUT, hold_out
-from hf_logitmix.vision.arguments import ImageMixTrainingArguments
+from hf_logitmix.vision.arguments import SCHEDULES, ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
-from hf_logitmix.vision.models import EXAMPLE, create_model, image_processor, input_config, of_channels
+from hf_logitmix.vision.models import (
+    EXAMPLE,
+    create_model,
+    image_processor,
+    input_config,
+    keyword_arguments,
+    of_channels,
+)
+from hf_logitmix.vision.records import SummaryMixin
 from hf_logitmix.vision.trainer import ImageMixTrainer
 
 DEMO_METHODS = ("vanilla", "cutmix", "logitmix_c")
@@ -84,7 +93,7 @@ class ImageRunArguments(ImageMixTrainingArguments):
     sched: str | None = field(
         default=None,
         metadata={
-            "help": "timm's schedule, cosine, step or multistep: cosine, unless --lr_scheduler_type is passed, or "
+            "help": f"timm's schedule, {', '.join(SCHEDULES)}: cosine, unless --lr_scheduler_type is passed, or "
             "--warmup_steps, which goes with Trainer's cosine."
         },
     )
@@ -160,6 +169,13 @@ class ImageArguments:
         },
     )
     pretrained: bool = field(default=False, metadata={"help": "Start from the weights that timm has on the Hub."})
+    drop_path: float | None = field(
+        default=None, metadata={"help": "Rate of stochastic depth of a model of timm: drop_path_rate of model_kwargs."}
+    )
+    model_kwargs: list[str] | None = field(
+        default=None,
+        metadata={"help": "More arguments of timm.create_model: drop_rate=0.1 global_pool=avg, or one JSON object."},
+    )
     image_size: int | None = field(default=None, metadata={"help": "Side of the images; None is the dataset's own."})
     channels: int | None = field(
         default=None, metadata={"help": "1 makes images grey, 3 makes them RGB; None is the dataset's own."}
@@ -196,8 +212,8 @@ class ImageArguments:
     )
 
 
-class ImageRunTrainer(RunMixin, ImageMixTrainer):
-    """The Trainer of a run."""
+class ImageRunTrainer(RunMixin, SummaryMixin, ImageMixTrainer):
+    """The Trainer of a run, which leaves ``summary.csv`` too."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -243,6 +259,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
     noise = f"{images.label_noise:g} {images.label_noise_kind}" if images.label_noise and args.do_train else None
     if noise:
         train = with_label_noise(train, images.label_noise, images.label_noise_kind, args.seed, count)
+    model_kwargs = _model_kwargs(images)
     if size <= SMALL and not (args.scale or args.ratio or args.no_aug) and args.padding is None:
         args.padding = size // 8
     if not args.do_train:
@@ -261,6 +278,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         pretrained=images.pretrained,
         trust_remote_code=images.trust_remote_code,
         new_head=args.do_train,
+        model_kwargs=model_kwargs,
     )
     processor = None if str(images.model).startswith("timm/") else image_processor(str(images.model))
     tells = input_config(model, processor).mean is not None
@@ -288,6 +306,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
             "channels": channels,
             "mean": list(trainer._inputs()["mean"]),
             "std": list(trainer._inputs()["std"]),
+            **({"model_kwargs": model_kwargs} if model_kwargs else {}),
             **({"val_split": images.val_split} if images.val_split else {}),
             **({"subset_seed": images.subset_seed} if _draws(images) else {}),
             **({"label_noise": noise} if noise else {}),
@@ -303,6 +322,8 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         _open_all({data.test_split: test, held_by: validation}, args)
     if args.do_train and not found.train():
         return None
+    if args.do_train:
+        found.results["checkpoints"] = _checkpoints(trainer)
     if args.do_eval:
         title = f"{data.name}, {found.results.get('method_name', found.model_name)}"
         found.evaluate(test, data.test_split, title=title)
@@ -378,6 +399,30 @@ def _part(data: ImageSet, limit: str, count: int | None, seed: int) -> ImageSet:
 
 def _draws(images: ImageArguments) -> bool:
     return bool(images.max_train_samples or images.max_eval_samples or images.val_split)
+
+
+def _model_kwargs(images: ImageArguments) -> dict[str, Any]:
+    """What ``timm.create_model`` is told besides, of both options."""
+    found = keyword_arguments(images.model_kwargs or [])
+    if images.drop_path is None:
+        return found
+    if "drop_path_rate" in found:
+        raise ValueError(
+            f"drop_path={images.drop_path} and drop_path_rate={found['drop_path_rate']} of model_kwargs are the same: "
+            "pass one of them."
+        )
+    if not 0 <= images.drop_path < 1:
+        raise ValueError(f"drop_path={images.drop_path} is outside [0, 1): pass one such as 0.1.")
+    return {**found, "drop_path_rate": images.drop_path}
+
+
+def _checkpoints(trainer: ImageMixTrainer) -> dict[str, str]:
+    """The folders of the last checkpoint and of the best one, by these names, as far as there are any."""
+    last = last_complete_checkpoint(str(trainer.args.output_dir))
+    best = trainer.state.best_model_checkpoint
+    return {
+        name: Path(path).name for name, path in {"last": last, "best": best}.items() if path and Path(path).is_dir()
+    }
 
 
 def _open_all(splits: Mapping[str, ImageSet | None], args: ImageRunArguments) -> None:
