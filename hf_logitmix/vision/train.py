@@ -6,6 +6,8 @@ python -m hf_logitmix.vision.train --dataset cifar10 --model timm/small_resnet18
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,7 +53,10 @@ from hf_logitmix.vision.models import (
     of_channels,
 )
 from hf_logitmix.vision.records import SummaryMixin
+from hf_logitmix.vision.timm_names import translate
 from hf_logitmix.vision.trainer import ImageMixTrainer
+
+logger = logging.getLogger(__name__)
 
 DEMO_METHODS = ("vanilla", "cutmix", "logitmix_c")
 _HOW_TO_LOAD = (
@@ -218,7 +223,10 @@ class ImageRunTrainer(RunMixin, SummaryMixin, ImageMixTrainer):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    images, args = parse((ImageArguments, ImageRunArguments), argv, __doc__)
+    words, notes = translate(sys.argv[1:] if argv is None else argv)
+    images, args = parse((ImageArguments, ImageRunArguments), words, __doc__)
+    for note in notes if args.process_index == 0 else ():
+        logger.warning("%s", note)
     if args.method is not None and args.method not in METHODS:
         raise ValueError(f"method={args.method!r} is unknown: pass one of {', '.join(METHODS)}.")
     if images.demo:
