@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from hf_logitmix.criteria import Focal
+from hf_logitmix.criteria import Focal, OneVsAll
 from hf_logitmix.method import Method
 from hf_logitmix.mixing import CutMix, Linear, PuzzleMix, SpanMix, Switch
 from hf_logitmix.objectives import MIT, Distillation, LaMix, LogitMix, Mixed, RegMixup
@@ -36,6 +36,7 @@ METHODS: Mapping[str, Method] = _named(
         "sg_mcel": Method(targets=SGMCEL()),
         "gmcel": Method(targets=GMCEL()),
         "focal": Method(criterion=Focal(gamma=3.0)),
+        "bce": Method(criterion=OneVsAll()),
         "mixup": Method(Linear(), Mixed(), pairing=_beta(0.4)),
         "manifold_mixup": Method(Linear(level="manifold"), Mixed(), pairing=_beta(2.0)),
         "cutmix": Method(CutMix(), Mixed(), pairing=_beta(1.0)),

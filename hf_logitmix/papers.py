@@ -228,6 +228,14 @@ REMIX = Paper(
     2020,
     f"{_ARXIV}2007.03943",
 )
+RESNET_STRIKES_BACK = Paper(
+    "wightman2021resnet",
+    ("Ross Wightman", "Hugo Touvron", "Hervé Jégou"),
+    "ResNet strikes back: An improved training procedure in timm",
+    "",
+    2021,
+    f"{_ARXIV}2110.00476",
+)
 SSMIX = Paper(
     "yoon2021ssmix",
     ("Soyoung Yoon", "Gyuwan Kim", "Kyumin Park"),

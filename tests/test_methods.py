@@ -11,7 +11,7 @@ from scipy import stats
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_logitmix import METHODS, Method, get_method, objectives
-from hf_logitmix.criteria import Focal
+from hf_logitmix.criteria import Focal, OneVsAll
 from hf_logitmix.mixing import CutMix, Linear, NoMixing, PuzzleMix, SpanMix, Switch
 from hf_logitmix.objectives import MIT, Clean, Distillation, LaMix, LogitMix, Mixed, RegMixup
 from hf_logitmix.pairing import Beta, Constant, RandomPairs, Uniform
@@ -27,6 +27,7 @@ PUBLISHED = {
     "sg_mcel": (NoMixing, None, None, Clean, None, 0.2),
     "gmcel": (NoMixing, None, None, Clean, None, 0.2),
     "focal": (NoMixing, None, None, Clean, None, None),
+    "bce": (NoMixing, None, None, Clean, None, None),
     "mixup": (Linear, 0.4, "embedding", Mixed, None, None),
     "manifold_mixup": (Linear, 2.0, "manifold", Mixed, None, None),
     "cutmix": (CutMix, 1.0, None, Mixed, None, None),
@@ -87,6 +88,7 @@ def test_defaults_of_the_other_rows_are_the_published_ones():
     ssmix = get_method("ssmix")
     assert (ssmix.pairing, ssmix.mixing) == (RandomPairs(lam=Constant(0.9)), SpanMix(saliency=True))
     assert focal.criterion == Focal(gamma=3.0)
+    assert get_method("bce").criterion == OneVsAll(target_threshold=None, sum_classes=False)
     assert (remix.pairing.kappa, remix.pairing.tau) == (3.0, 0.5)
     assert (switch.mixing.switch_prob, switch.mixing.second_lam) == (0.5, Beta(1.0))
     assert regmixup.objective.eta == 1.0

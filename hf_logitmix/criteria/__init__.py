@@ -11,6 +11,7 @@ from hf_logitmix.criteria.base import Criterion, RowLoss
 from hf_logitmix.criteria.cross_entropy import BinaryCrossEntropy, CrossEntropy
 from hf_logitmix.criteria.focal import DualFocal, Focal
 from hf_logitmix.criteria.margin import Margin
+from hf_logitmix.criteria.one_vs_all import OneVsAll
 from hf_logitmix.criteria.squared import Squared
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "DualFocal",
     "Focal",
     "Margin",
+    "OneVsAll",
     "RowLoss",
     "Squared",
     "as_criterion",
@@ -35,6 +37,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
         "focal": Focal(),
         "dual_focal": DualFocal(),
         "margin": Margin(),
+        "bce": OneVsAll(),
     }
 )
 

@@ -22,10 +22,13 @@ class Criterion(Part):
     Attributes:
         problem_types: of transformers' configurations, for which it is defined.
         takes_rows: whether a target may be a row of numbers; else class ids alone, which is one-hot targets.
+        mixes_targets: whether a mixed row is compared with the mix of its two targets; else with each of them, and the
+            losses are mixed, which is the same for criteria that are linear in the target.
     """
 
     problem_types: ClassVar[tuple[str, ...]] = ("single_label_classification",)
     takes_rows: ClassVar[bool] = True
+    mixes_targets: ClassVar[bool] = False
 
     def check(self, model: Any, labels: LabelSpec) -> None:
         """Raise ValueError where the criterion is undefined for this kind of head or of labels."""
@@ -89,9 +92,9 @@ class RowLoss:
         r"""The loss of each mixed row against its mixed label, FloatTensor[M].
 
         For classes :math:`\lambda w_i\, d(\tilde z, T_y) + (1-\lambda) w_\pi\, d(\tilde z, T_{y_\pi})`, which of soft
-        labels and cross-entropy is that of the mixed row :math:`\lambda r_i + (1-\lambda) r_\pi`; regression and
-        multi-label mix the label and the weight, :math:`\lambda y + (1-\lambda) y_\pi` (Zhang et al., mixup, 2018). Lam
-        is the plan's ``label_lam`` where it has one.
+        labels and cross-entropy is that of the mixed row :math:`\lambda r_i + (1-\lambda) r_\pi`; regression,
+        multi-label and a criterion that ``mixes_targets`` mix the target and the weight, :math:`\lambda y + (1-\lambda)
+        y_\pi` (Zhang et al., mixup, 2018). Lam is the plan's ``label_lam`` where it has one.
 
         Args:
             mixed_logits: FloatTensor[M, K].
@@ -101,9 +104,10 @@ class RowLoss:
         mixed_logits = at_least_float32(mixed_logits)
         lam = plan.weight_of_label.to(mixed_logits)
         own, other = labels[: len(plan.partner)], labels[plan.partner]
-        if labels.is_floating_point() and not self.soft_labels:
-            share = lam.reshape(-1, *[1] * (labels.dim() - 1))
-            rows = self._rows(mixed_logits, share * own + (1 - share) * other)
+        if (labels.is_floating_point() and not self.soft_labels) or self.criterion.mixes_targets:
+            own, other = self._as_numbers(mixed_logits, own), self._as_numbers(mixed_logits, other)
+            share = lam.reshape(-1, *[1] * (own.dim() - 1))
+            rows = self.criterion(mixed_logits, share * own + (1 - share) * other)
             weights = self.weights_of(plan)
             return rows if weights is None else weights.to(rows) * rows
         of_own, of_other = self._rows(mixed_logits, own), self._rows(mixed_logits, other)
@@ -120,12 +124,22 @@ class RowLoss:
         return lam * self.weights[: len(plan.partner)] + (1 - lam) * self.weights[plan.partner]
 
     def _rows(self, logits: Tensor, labels: Tensor) -> Tensor:
-        logits, num_labels = at_least_float32(logits), logits.shape[-1]
+        logits = at_least_float32(logits)
+        return self.criterion(logits, self._target(logits, labels))
+
+    def _as_numbers(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The targets of labels as what can be mixed: FloatTensor[B, K] rows, also of class ids, or FloatTensor[B]."""
+        target = self._target(logits, labels)
+        return target if target.is_floating_point() else F.one_hot(target, logits.shape[-1]).to(logits.dtype)
+
+    def _target(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What the criterion compares logits with: class ids, or rows and numbers of the logits' type."""
+        num_labels = logits.shape[-1]
         matrix = None if self.matrix is None else self.matrix.to(logits.device, logits.dtype)
         if matrix is not None and matrix.shape != (num_labels, num_labels):
             raise ValueError(f"targets of shape {tuple(matrix.shape)} do not fit {num_labels} classes: pass [K, K].")
         if self.soft_labels:
-            return self.criterion(logits, _soft_targets(labels, logits, matrix))
+            return _soft_targets(labels, logits, matrix)
         if labels.is_floating_point():
             labels = labels.to(logits.dtype)
             if labels.dim() == 2 and "multi_label_classification" not in self.criterion.problem_types:
@@ -138,7 +152,7 @@ class RowLoss:
                 raise ValueError(
                     "targets are rows for class ids: they are undefined for regression and multi-label labels."
                 )
-            return self.criterion(logits, labels)
+            return labels
         if labels.dim() != 1 or len(labels) != len(logits):
             raise ValueError(
                 f"class ids of shape {tuple(labels.shape)} do not fit logits of shape {tuple(logits.shape)}: pass [B] "
@@ -148,8 +162,8 @@ class RowLoss:
         if not labels.is_cuda:
             check_range(labels, 0, num_labels - 1, "label", "take such examples out; none is ignored, not -100 either")
         if matrix is None:
-            return self.criterion(logits, labels)
-        return self.criterion(logits, F.embedding(labels, matrix))  # a lookup that knows no index from the end
+            return labels
+        return F.embedding(labels, matrix)  # a lookup that knows no index from the end
 
 
 def _soft_targets(labels: Tensor, logits: Tensor, matrix: Tensor | None) -> Tensor:

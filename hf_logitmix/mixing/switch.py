@@ -50,7 +50,8 @@ class Switch(Mixing):
     )
     switch_prob: float = field(default=0.5, metadata={"help": "Switch: share of batches that take the second mixing."})
     second_lam: Distribution | None = field(
-        default=None, metadata={"help": "Switch: lam of the second mixing: uniform, half or a number; else the plan's."}
+        default=None,
+        metadata={"help": "Switch: lam of the second mixing: beta:ALPHA, uniform, half or a number; else the plan's."},
     )
 
     def __post_init__(self) -> None:

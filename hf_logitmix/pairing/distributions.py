@@ -77,7 +77,7 @@ _NAMES = {"uniform": Uniform(), "half": Constant(0.5)}
 
 
 def as_distribution(given: Distribution | float | str, argument: str) -> Distribution:
-    """A distribution from itself, from a number, or from a text of a command line: ``uniform``, ``half`` or a number.
+    """A distribution from itself, from a number, or from a text: ``uniform``, ``half``, ``beta:ALPHA`` or a number.
 
     Raises:
         ValueError: for anything else.
@@ -87,8 +87,11 @@ def as_distribution(given: Distribution | float | str, argument: str) -> Distrib
     if isinstance(given, str) and given in _NAMES:
         return _NAMES[given]
     try:
+        if isinstance(given, str) and given.startswith("beta:"):
+            return Beta(float(given.removeprefix("beta:")))
         return Constant(float(given))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{argument} must be Beta(...), Uniform(), a number in [0, 1], 'uniform' or 'half', got {given!r}."
+            f"{argument} must be Beta(...), Uniform(), a number in [0, 1], 'uniform', 'half' or 'beta:ALPHA' (such as "
+            f"beta:0.5), got {given!r}."
         ) from error

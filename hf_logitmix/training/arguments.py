@@ -46,6 +46,12 @@ class MixTrainingArguments(TrainingArguments):
     gamma: str | None = field(
         default=None, metadata={"help": "Focal losses: by how much well classified rows count less; focal: or sd53."}
     )
+    target_threshold: float | None = field(
+        default=None, metadata={"help": "bce: targets above this become 1 and the others 0; else they stay as mixed."}
+    )
+    sum_classes: bool | None = field(
+        default=None, metadata={"help": "bce: sum over the classes in the place of a mean."}
+    )
     lam: str | None = field(
         default=None,
         metadata={"help": "Weight of the own input: uniform, half or a number, instead of Beta(alpha, alpha)."},

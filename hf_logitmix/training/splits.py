@@ -100,4 +100,6 @@ def chooses(args: TrainingArguments) -> str:
     if args.load_best_model_at_end:
         return "load_best_model_at_end"
     schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
-    return f"lr_scheduler_type={schedule}" if schedule in ("reduce_lr_on_plateau", "greedy") else ""
+    if schedule in ("reduce_lr_on_plateau", "greedy"):
+        return f"lr_scheduler_type={schedule}"
+    return "sched=plateau" if getattr(args, "sched", None) == "plateau" else ""  # timm's

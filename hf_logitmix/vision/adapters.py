@@ -59,6 +59,17 @@ def as_image_set(data: Any, *, needs_labels: bool = False, own_collator: bool = 
     return _of_examples(data, needs_labels, own_collator)
 
 
+def label_names_of(data: Any) -> list[str] | None:
+    """The names of the classes, where a dataset tells them: a ClassLabel of `datasets`, ``classes`` of torchvision."""
+    if isinstance(data, Subset):
+        return label_names_of(data.dataset)
+    if len(columns := _columns(data, datasets.ClassLabel)) == 1:
+        return list(data.features[columns[0]].names)
+    names = getattr(data, "classes", None)
+    is_list = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    return list(names) if is_list and names else None
+
+
 def _of_images(data: ImageSet, needs_labels: bool) -> ImageSet:
     """Of images that may have been transformed, and may come with their labels."""
     if not len(data) or (data.transform is not None and data.knows_labels):

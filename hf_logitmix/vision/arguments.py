@@ -12,15 +12,17 @@ from transformers.training_args import OptimizerNames
 from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.vision.transforms import Augmentation
 
+SCHEDULES = ("cosine", "step", "multistep", "poly", "tanh", "plateau")
 _READ_BY: dict[str, tuple[str, ...]] = {  # options of a schedule, and the schedules that read them
     "decay_epochs": ("step",),
     "decay_milestones": ("multistep",),
-    "decay_rate": ("step", "multistep"),
-    "min_lr": ("cosine",),
-    "warmup_epochs": ("cosine", "step", "multistep"),
-    "warmup_lr": ("cosine", "step", "multistep"),
+    "decay_rate": ("step", "multistep", "poly", "plateau"),
+    "min_lr": ("cosine", "tanh", "poly", "plateau"),
+    "warmup_epochs": SCHEDULES,
+    "warmup_lr": SCHEDULES,
+    "cooldown_epochs": ("cosine", "tanh", "poly", "plateau"),
+    "patience_epochs": ("plateau",),
 }
-SCHEDULES = _READ_BY["warmup_epochs"]
 _TRAINERS: dict[str, dict[str, int | None]] = {  # options of Trainer that nobody reads beside one of timm: as left out
     "opt": {"optim": None, "optim_args": None, "optim_target_modules": None},
     "sched": {"lr_scheduler_type": None, "lr_scheduler_kwargs": None, "warmup_steps": 0},
@@ -37,7 +39,8 @@ class ImageMixTrainingArguments(Augmentation, MixTrainingArguments):
 
     ``learning_rate``, ``weight_decay`` and, where they are passed, ``adam_beta1``, ``adam_beta2`` and ``adam_epsilon``
     go to timm's optimizer too. A schedule changes the learning rate after each optimizer step and counts in epochs, as
-    ``timm``'s does with ``--sched-on-updates``; timm lowers it for a milestone one step early.
+    ``timm``'s does with ``--sched-on-updates``; timm lowers it for a milestone one step early. ``sched="plateau"``
+    changes it after the evaluation of an epoch, where ``metric_for_best_model`` no longer gets better.
 
     With ``opt`` Trainer's ``optim`` is None, and with ``sched`` its ``lr_scheduler_type``; without, both are as in
     `TrainingArguments`. So a copy (``dataclasses.replace``, ``to_dict``) trains as the original.
@@ -63,11 +66,26 @@ class ImageMixTrainingArguments(Augmentation, MixTrainingArguments):
     )
     decay_epochs: float | None = field(default=None, metadata={"help": "step: epochs between two decays."})
     decay_milestones: list[int] | None = field(default=None, metadata={"help": "multistep: epochs to decay at."})
-    decay_rate: float | None = field(default=None, metadata={"help": "step, multistep: factor of a decay (0.1)."})
-    min_lr: float | None = field(default=None, metadata={"help": "cosine: learning rate at the end (0)."})
+    decay_rate: float | None = field(default=None, metadata={"help": "Factor of a decay; poly: its power (0.1)."})
+    min_lr: float | None = field(
+        default=None, metadata={"help": "cosine, tanh, poly: learning rate at the end (0); plateau: the lowest one."}
+    )
+    cooldown_epochs: int | None = field(
+        default=None,
+        metadata={
+            "help": "cosine, tanh, poly: so many of num_train_epochs, the last ones, stay at min_lr (0); plateau: so "
+            "many epochs after a decay do not count (0)."
+        },
+    )
+    patience_epochs: int | None = field(
+        default=None, metadata={"help": "plateau: epochs without a better metric that are waited for (10)."}
+    )
     warmup_epochs: float | None = field(default=None, metadata={"help": "With sched: epochs of a linear warm-up (0)."})
     warmup_lr: float | None = field(
         default=None, metadata={"help": "With sched: learning rate that the warm-up starts at (1e-5)."}
+    )
+    channels_last: bool = field(
+        default=False, metadata={"help": "Keep model and pixels in torch's channels_last memory format."}
     )
     ema_decay: float | None = field(
         default=None, metadata={"help": "Average the weights with this decay; evaluate, and end, with the average."}
@@ -147,8 +165,6 @@ class ImageMixTrainingArguments(Augmentation, MixTrainingArguments):
             raise ValueError(f"opt={self.opt!r} is Nesterov's and momentum=0: pass opt='momentum' for plain SGD.")
 
     def _check_schedule(self) -> None:
-        if self.sched == "plateau":
-            raise ValueError("sched='plateau' waits for a metric: pass lr_scheduler_type='reduce_lr_on_plateau'.")
         if self.sched is not None and self.sched not in SCHEDULES:
             raise ValueError(f"sched={self.sched!r} is unknown: pass one of {', '.join(SCHEDULES)}.")
         for name, readers in _READ_BY.items():
@@ -159,9 +175,20 @@ class ImageMixTrainingArguments(Augmentation, MixTrainingArguments):
         milestones = self.decay_milestones or []
         if self.sched == "multistep" and (not milestones or milestones != sorted(set(milestones)) or milestones[0] < 1):
             raise ValueError(f"sched='multistep' with decay_milestones={milestones}: pass rising epochs from 1 on.")
-        if self.decay_rate is not None and not 0 < self.decay_rate <= 1:
+        if self.sched == "plateau" and not self.metric_for_best_model:
+            raise ValueError("sched='plateau' waits for a metric: pass metric_for_best_model, such as 'accuracy'.")
+        if self.sched == "plateau" and (self.eval_strategy != "epoch" or self.eval_delay):
+            raise ValueError(
+                f"sched='plateau' looks at {self.metric_for_best_model} after each epoch: pass eval_strategy='epoch' "
+                "and no eval_delay."
+            )
+        if self.sched == "poly" and self.decay_rate is not None and self.decay_rate <= 0:
+            raise ValueError(f"decay_rate={self.decay_rate} is not above 0: it is the power of sched='poly'.")
+        if self.decay_rate is not None and self.sched != "poly" and not 0 < self.decay_rate <= 1:
             raise ValueError(f"decay_rate={self.decay_rate} is outside (0, 1]: it is a factor.")
-        for name in ("min_lr", "warmup_epochs", "warmup_lr"):
+        if self.sched == "plateau" and self.decay_rate == 1:
+            raise ValueError("decay_rate=1 never lowers the rate of sched='plateau': pass one such as 0.1.")
+        for name in ("min_lr", "warmup_epochs", "warmup_lr", "cooldown_epochs", "patience_epochs"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} is below 0.")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import timm
 import torch
 from PIL.Image import Resampling
+from timm.layers import DropPath
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -23,8 +26,17 @@ from transformers import (
 
 import hf_logitmix.vision.small_models  # noqa: F401  registers them
 from hf_logitmix.models import check_is_trained, loading
+from hf_logitmix.vision.bare_config import KEPT
 
-_KEPT = ("fixed_input_size", "interpolation", "crop_pct", "crop_mode", "pool_size", "first_conv", "classifier")
+_CALLED_HERE = {  # arguments of timm.create_model that have a place of their own
+    "num_classes": "the number of classes of the dataset",
+    "in_chans": "channels",
+    "img_size": "image_size",
+    "pretrained": "pretrained",
+    **dict.fromkeys(("pretrained_cfg", "pretrained_cfg_overlay"), "made of the dataset's size, mean and std"),
+    "checkpoint_path": "a folder as the model",
+    "features_only": "not for classifiers, which are all that is trained",
+}
 EXAMPLE = "google/vit-base-patch16-224"
 _SIDES = ("height", "width", "shortest_edge")
 
@@ -63,6 +75,7 @@ def create_model(
     pretrained: bool = False,
     trust_remote_code: bool = False,
     new_head: bool = True,
+    model_kwargs: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """An image classifier of transformers, in evaluation mode; what it saves, transformers and timm load.
 
@@ -81,10 +94,13 @@ def create_model(
         pretrained: take a timm model's weights from the Hub, adapted to the channels and the size.
         trust_remote_code: let a model that is not timm's bring code of its own.
         new_head: whether a saved model may get one, because it will be trained.
+        model_kwargs: more arguments of ``timm.create_model``, such as ``drop_path_rate``; they are kept in the
+            configuration.
 
     Raises:
         ValueError: for a model that is not there, a name that timm does not know and images that the saved model cannot
-            read, and without ``new_head`` for weights that would be random.
+            read, without ``new_head`` for weights that would be random, and for ``model_kwargs`` of a model that does
+            not take them or is not timm's.
     """
     labels: dict[str, Any] = {"num_labels": num_labels}
     if label_names is not None:
@@ -94,7 +110,15 @@ def create_model(
         labels["label2id"] = {label: index for index, label in enumerate(label_names)}
     if name.startswith("timm/"):
         statistics = {"mean": mean, "std": std}
-        return _timm_model(name.removeprefix("timm/"), labels, channels, image_size, statistics, crop_pct, pretrained)
+        more = dict(model_kwargs or {})
+        return _timm_model(
+            name.removeprefix("timm/"), labels, channels, image_size, statistics, crop_pct, pretrained, more
+        )
+    if model_kwargs:
+        raise ValueError(
+            f"{_listed(model_kwargs)}: arguments of timm.create_model, and {name} is no model of timm: leave them out, "
+            "or pass timm/NAME."
+        )
     if timm.is_model(name.split(".")[0]) and not Path(name).exists():
         raise ValueError(f"name={name!r} is a model of timm: write 'timm/{name}'.")
     with loading("model", name, EXAMPLE):
@@ -165,6 +189,7 @@ def _timm_model(
     statistics: Mapping[str, Sequence[float] | None],
     crop_pct: float | None,
     pretrained: bool,
+    model_kwargs: dict[str, Any],
 ) -> TimmWrapperForImageClassification:
     """A model of timm in the wrapper of transformers; its configuration says what `input_config` and timm read."""
     architecture = name.split(".")[0]
@@ -172,7 +197,10 @@ def _timm_model(
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = " or ".join(f"'timm/{other}'" for other in near) or "a name that timm.list_models() lists"
         raise ValueError(f"timm {timm.__version__} has no model {architecture!r}: pass {hint}.")
-    model_args: dict[str, Any] = {"in_chans": channels}
+    for key, called in _CALLED_HERE.items():
+        if key in model_kwargs:
+            raise ValueError(f"model_kwargs: {key} is {called} here: leave it out of model_kwargs.")
+    model_args: dict[str, Any] = {**model_kwargs, "in_chans": channels}
     registered = timm.models.get_pretrained_cfg(name)
     if image_size is not None and registered is not None and registered.fixed_input_size:
         model_args["img_size"] = image_size
@@ -182,8 +210,19 @@ def _timm_model(
         if not pretrained:
             raise
         raise ValueError(f"pretrained=True: timm has no weights of {name}: leave it out.") from error
+    except (TypeError, AttributeError, KeyError, AssertionError, ValueError) as error:
+        if not model_kwargs:
+            raise
+        raise ValueError(
+            f"{_listed(model_kwargs)}: {architecture} cannot be made with that ({error}): leave out what it does not "
+            "take."
+        ) from error
+    if model_kwargs.get("drop_path_rate") and not any(_drops(module) for module in network.modules()):
+        raise ValueError(
+            f"drop_path_rate={model_kwargs['drop_path_rate']}: {architecture} has no paths to drop: leave it out."
+        )
     cfg = network.pretrained_cfg
-    own = {key: cfg[key] for key in _KEPT if key in cfg}
+    own = {key: cfg[key] for key in KEPT if key in cfg}
     own |= {key: of_channels(values or cfg[key], channels) for key, values in statistics.items()}
     sides = cfg["input_size"][1:] if image_size is None else (image_size, image_size)
     own["input_size"] = [channels, *sides]
@@ -196,6 +235,38 @@ def _timm_model(
     model = TimmWrapperForImageClassification.from_pretrained(None, config=config, state_dict=network.state_dict())
     model.name_or_path = model.config.name_or_path = f"timm/{name}" if pretrained else ""  # it would be "None"
     return model
+
+
+def keyword_arguments(words: Sequence[str], argument: str = "model_kwargs") -> dict[str, Any]:
+    """Arguments as on a command line: one JSON object, or ``key=value`` pairs with values as Python writes them.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    text = " ".join(words).strip()
+    if text.startswith("{"):
+        try:
+            return dict(json.loads(text))
+        except ValueError as error:
+            raise ValueError(f"{argument}={text!r} is no JSON object ({error}).") from error
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key.isidentifier() and equals):
+            raise ValueError(f"{argument}: {word!r} is no pair: pass them as drop_rate=0.1, or all as one JSON object.")
+        try:
+            found[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key] = value
+    return found
+
+
+def _drops(module: nn.Module) -> bool:
+    return isinstance(module, DropPath) and bool(module.drop_prob)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
 def of_channels(values: Sequence[float], channels: int) -> list[float]:

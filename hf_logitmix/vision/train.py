@@ -6,6 +6,7 @@ hf-logitmix images --dataset cifar10 --model timm/small_resnet18 --method logitm
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from hf_logitmix.commands.arguments import ArgumentsParser
 from hf_logitmix.commands.main import main as start
 from hf_logitmix.models import loading, public_name
 from hf_logitmix.soft_labels import classes_of
+from hf_logitmix.training.checkpoints import last_complete_checkpoint
 from hf_logitmix.training.command_line import (
     check_what_is_done,
     checkpoint_to_resume,
@@ -39,11 +41,22 @@ from hf_logitmix.training.command_line import (
 )
 from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.training.splits import HELD_OUT, chooses, hold_out
-from hf_logitmix.vision.arguments import ImageMixTrainingArguments
+from hf_logitmix.vision.arguments import SCHEDULES, ImageMixTrainingArguments
 from hf_logitmix.vision.data import SYNTHETIC, ImageData, load_images, subset, with_label_noise
 from hf_logitmix.vision.images import ImageSet
-from hf_logitmix.vision.models import EXAMPLE, create_model, image_processor, input_config, of_channels
+from hf_logitmix.vision.models import (
+    EXAMPLE,
+    create_model,
+    image_processor,
+    input_config,
+    keyword_arguments,
+    of_channels,
+)
+from hf_logitmix.vision.records import SummaryMixin
+from hf_logitmix.vision.timm_names import translate
 from hf_logitmix.vision.trainer import ImageMixTrainer
+
+logger = logging.getLogger(__name__)
 
 DEMO_METHODS = ("vanilla", "cutmix", "logitmix_c")
 _HOW_TO_LOAD = (
@@ -86,7 +99,7 @@ class ImageRunArguments(ImageMixTrainingArguments):
     sched: str | None = field(
         default=None,
         metadata={
-            "help": "timm's schedule, cosine, step or multistep: cosine, unless --lr_scheduler_type is passed, or "
+            "help": f"timm's schedule, {', '.join(SCHEDULES)}: cosine, unless --lr_scheduler_type is passed, or "
             "--warmup_steps, which goes with Trainer's cosine."
         },
     )
@@ -171,6 +184,13 @@ class ImageArguments:
         },
     )
     pretrained: bool = field(default=False, metadata={"help": "Start from the weights that timm has on the Hub."})
+    drop_path: float | None = field(
+        default=None, metadata={"help": "Rate of stochastic depth of a model of timm: drop_path_rate of model_kwargs."}
+    )
+    model_kwargs: list[str] | None = field(
+        default=None,
+        metadata={"help": "More arguments of timm.create_model: drop_rate=0.1 global_pool=avg, or one JSON object."},
+    )
     image_size: int | None = field(default=None, metadata={"help": "Side of the images; None is the dataset's own."})
     channels: int | None = field(
         default=None, metadata={"help": "1 makes images grey, 3 makes them RGB; None is the dataset's own."}
@@ -217,8 +237,8 @@ class ImageArguments:
     )
 
 
-class ImageRunTrainer(RunMixin, ImageMixTrainer):
-    """The Trainer of a run."""
+class ImageRunTrainer(RunMixin, SummaryMixin, ImageMixTrainer):
+    """The Trainer of a run, which leaves ``summary.csv`` too."""
 
 
 def parser() -> ArgumentsParser:
@@ -228,7 +248,10 @@ def parser() -> ArgumentsParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    images, args = parser().parse(argv)
+    words, notes = translate(sys.argv[1:] if argv is None else argv)
+    images, args = parser().parse(words)
+    for note in notes if args.process_index == 0 else ():
+        logger.warning("%s", note)
     if args.method is not None and args.method not in METHODS:
         raise ValueError(f"method={args.method!r} is unknown: pass one of {', '.join(METHODS)}.")
     if images.demo:
@@ -274,6 +297,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
     noise = f"{images.label_noise:g} {images.label_noise_kind}" if images.label_noise and args.do_train else None
     if noise:
         train = with_label_noise(train, images.label_noise, images.label_noise_kind, args.seed, count)
+    model_kwargs = _model_kwargs(images)
     if size <= SMALL and not (args.scale or args.ratio or args.no_aug) and args.padding is None:
         args.padding = size // 8
     if data.test_split == HELD_OUT and (chosen_by := chooses(args)):
@@ -297,6 +321,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         pretrained=images.pretrained,
         trust_remote_code=images.trust_remote_code,
         new_head=args.do_train,
+        model_kwargs=model_kwargs,
     )
     processor = None if str(images.model).startswith("timm/") else image_processor(str(images.model))
     tells = input_config(model, processor).mean is not None
@@ -324,6 +349,7 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
             "channels": channels,
             "mean": list(trainer._inputs()["mean"]),
             "std": list(trainer._inputs()["std"]),
+            **({"model_kwargs": model_kwargs} if model_kwargs else {}),
             **{name: share for name in SHARES if (share := getattr(images, name))},
             **({"subset_seed": images.subset_seed} if _draws(images) else {}),
             **({"label_noise": noise} if noise else {}),
@@ -340,6 +366,8 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         _open_all({data.test_split: test, held_by: validation}, args)
     if args.do_train and not found.train():
         return None
+    if args.do_train:
+        found.results["checkpoints"] = _checkpoints(trainer)
     if args.do_eval:
         title = f"{data.name}, {found.results.get('method_name', found.model_name)}"
         found.evaluate(test, data.test_split, title=title)
@@ -438,6 +466,30 @@ def _part(data: ImageSet, limit: str, count: int | None, seed: int) -> ImageSet:
 
 def _draws(images: ImageArguments) -> bool:
     return any(getattr(images, name) for name in ("max_train_samples", "max_eval_samples", *SHARES))
+
+
+def _model_kwargs(images: ImageArguments) -> dict[str, Any]:
+    """What ``timm.create_model`` is told besides, of both options."""
+    found = keyword_arguments(images.model_kwargs or [])
+    if images.drop_path is None:
+        return found
+    if "drop_path_rate" in found:
+        raise ValueError(
+            f"drop_path={images.drop_path} and drop_path_rate={found['drop_path_rate']} of model_kwargs are the same: "
+            "pass one of them."
+        )
+    if not 0 <= images.drop_path < 1:
+        raise ValueError(f"drop_path={images.drop_path} is outside [0, 1): pass one such as 0.1.")
+    return {**found, "drop_path_rate": images.drop_path}
+
+
+def _checkpoints(trainer: ImageMixTrainer) -> dict[str, str]:
+    """The folders of the last checkpoint and of the best one, by these names, as far as there are any."""
+    last = last_complete_checkpoint(str(trainer.args.output_dir))
+    best = trainer.state.best_model_checkpoint
+    return {
+        name: Path(path).name for name, path in {"last": last, "best": best}.items() if path and Path(path).is_dir()
+    }
 
 
 def _open_all(splits: Mapping[str, ImageSet | None], args: ImageRunArguments) -> None:

@@ -21,16 +21,18 @@ from hf_logitmix.step import Step
 from hf_logitmix.training.collator import MixCollator
 from hf_logitmix.training.trainer import MixTrainer
 from hf_logitmix.training.training_set import TrainingSet
-from hf_logitmix.vision.adapters import as_image_set
+from hf_logitmix.vision.adapters import as_image_set, label_names_of
+from hf_logitmix.vision.bare_config import timm_config, write_config
 from hf_logitmix.vision.ema import EmaMixin
 from hf_logitmix.vision.images import ImageSet, Transform, check_contrast, check_sizes, collate_images
 from hf_logitmix.vision.models import input_config
+from hf_logitmix.vision.records import SpeedMixin
 from hf_logitmix.vision.timm_training import TimmTrainingMixin
 from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, EvaluatedSet, drawn_from, image_transform
 from hf_logitmix.vision.wrap import BareClassifier, as_classifier, file_state, inner_module
 
 
-class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
+class ImageMixTrainer(SpeedMixin, TimmTrainingMixin, EmaMixin, MixTrainer):
     """`MixTrainer` for images: any image classifier of transformers, any model of timm, any module that makes logits.
 
     Datasets of torchvision, timm and `datasets`, and others that give (image, class) pairs or rows with an image and a
@@ -51,6 +53,8 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
         mean, std: of the pixels in [0, 1], a number a channel: one makes images grey, three make them RGB; None takes
             what the model tells (see `input_config`).
         num_labels: of a bare module without ``num_classes``.
+        label_names: of a bare model of timm, the names of its classes in order, for the ``config.json`` beside its
+            weights; None takes those that ``train_dataset`` tells (a ClassLabel, ``classes`` of torchvision).
         kwargs: as for `MixTrainer`.
 
     Raises:
@@ -72,6 +76,7 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         num_labels: int | None = None,
+        label_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         if (mean is None) != (std is None):
@@ -83,6 +88,7 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
         self._found: dict[str, Any] = {}
         self._num_labels = num_labels
         self._train_given = train_dataset
+        self._label_names = label_names_of(train_dataset) if label_names is None else list(label_names)
         ours = isinstance(data_collator, (MixCollator, DefaultDataCollator)) or data_collator is default_data_collator
         self._own_collator = data_collator is not None and not ours
         super().__init__(
@@ -94,6 +100,8 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
             method=method,
             **kwargs,
         )
+        self._lay_out(self.model)
+        self._check_label_names(label_names is not None)
         self._prepare_images()
         if isinstance(self.train_dataset, AugmentedSet):
             self._resolve_method()  # again, because the statistics of the images are known now
@@ -104,7 +112,20 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
         self.add_callback(_NewEpoch())
 
     def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
-        return as_classifier(super().call_model_init(*args, **kwargs), self._num_labels)
+        return self._lay_out(as_classifier(super().call_model_init(*args, **kwargs), self._num_labels))
+
+    def _lay_out(self, model: nn.Module) -> nn.Module:
+        """The model with its weights in the memory format that the arguments ask for."""
+        if getattr(self.args, "channels_last", False):
+            model.to(memory_format=torch.channels_last)
+        return model
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        inputs = super()._prepare_inputs(inputs)
+        pixels = inputs.get("pixel_values") if isinstance(inputs, Mapping) else None
+        if getattr(self.args, "channels_last", False) and isinstance(pixels, torch.Tensor) and pixels.dim() == 4:
+            inputs["pixel_values"] = pixels.contiguous(memory_format=torch.channels_last)
+        return inputs
 
     # ---- images --------------------------------------------------------------------------------------------------
 
@@ -255,6 +276,41 @@ class ImageMixTrainer(TimmTrainingMixin, EmaMixin, MixTrainer):
         if inner_module(self.model) is not self.model:
             state_dict = file_state(self.model, state_dict)
         super()._save(output_dir, state_dict)
+        if isinstance(self.model, BareClassifier):
+            config = timm_config(
+                self.model.module, self.label_spec.num_labels, self._images_of_timm(), self._label_names
+            )
+            if config is not None:
+                write_config(config, output_dir or str(self.args.output_dir))
+
+    def _images_of_timm(self) -> dict[str, Any]:
+        """How this run's images are evaluated, as timm's ``pretrained_cfg`` says it; empty where that is unknown."""
+        if not (self._found or self._given):
+            return {}
+        inputs, args = self._inputs(), self.args if isinstance(self.args, Augmentation) else Augmentation()
+        size = inputs["image_size"]
+        own = args.interpolation if args.interpolation != "random" else None
+        return {
+            "input_size": [len(inputs["mean"]), *((size, size) if isinstance(size, int) else size)],
+            "mean": list(inputs["mean"]),
+            "std": list(inputs["std"]),
+            "interpolation": own or inputs["interpolation"] or "bilinear",
+            "crop_pct": args.kept(inputs["crop_pct"]),
+            "crop_mode": "center",
+        }
+
+    def _check_label_names(self, is_given: bool) -> None:
+        """Refuse names that nobody would read or that are not those of the classes."""
+        names = self._label_names
+        if is_given and not isinstance(self.model, BareClassifier):
+            raise ValueError(
+                f"label_names: {type(self.model).__name__} has its own (config.id2label): leave label_names out, or "
+                "pass them to create_model."
+            )
+        if names is not None and len(names) != (count := self.label_spec.num_labels):
+            if is_given:
+                raise ValueError(f"{len(names)} label_names for {count} classes: pass one name a class.")
+            self._label_names = None
 
 
 def _is_raw(data: Any) -> bool:

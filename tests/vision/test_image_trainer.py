@@ -505,7 +505,7 @@ WRONG_ARGUMENTS = [
     ({"layer_decay": 0.5}, "opt='adamw'"),
     ({"opt": "adamw", "layer_decay": 1.5}, r"layer_decay=1\.5"),
     ({"opt": "sgd", "momentum": 1.0}, r"momentum=1\.0"),
-    ({"sched": "plateau"}, "reduce_lr_on_plateau"),
+    ({"sched": "plateau"}, "metric_for_best_model"),
     ({"sched": "cos"}, "sched='cos'"),
     ({"sched": "step"}, "decay_epochs=None"),
     ({"sched": "multistep", "decay_milestones": [3, 2]}, r"decay_milestones=\[3, 2\]"),

@@ -189,7 +189,8 @@ def test_what_is_left_tells_nothing_of_the_machine_and_needs_no_pickle(made):
     files = [path for path in output.rglob("*") if path.is_file()]
     beside = {path.name for path in files if path.parent == output}
     assert {"all_results.json", "README.md", "reliability.png", "model.safetensors", "config.json"} <= beside
-    assert {path.suffix for path in files if path.parent == output} <= {".json", ".md", ".png", ".npz", ".safetensors"}
+    kinds = {".json", ".md", ".png", ".npz", ".safetensors", ".csv"}
+    assert {path.suffix for path in files if path.parent == output} <= kinds
     assert [path.name for path in files if path.suffix in (".bin", ".pkl")] == []
     for path in files:
         assert b"home-of-someone" not in path.read_bytes(), path.name
