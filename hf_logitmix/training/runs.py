@@ -77,7 +77,7 @@ class Run:
 
     Raises:
         ValueError: if a checkpoint is to be chosen and there is no validation split, and for ``calibration_data`` of a
-            regression.
+            regression or of several labels an example.
     """
 
     trainer: MixTrainer
@@ -112,8 +112,8 @@ class Run:
             )
         if self.calibration_data is not None and not self.label_names:
             raise ValueError(
-                f"calibration_split holds out examples to fit a temperature on, and {self.task} is a regression, which "
-                "has none: leave it out."
+                f"calibration_split holds out examples to fit a temperature on, which is of one class an example, and "
+                f"{self.task} has none: leave it out."
             )
         held: Any = trainer.eval_dataset if self.validation else None
         if held is not None and train and args.eval_strategy == "no":

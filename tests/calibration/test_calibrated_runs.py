@@ -18,7 +18,7 @@ from helpers.training import arguments
 from hf_logitmix import MixTrainer, MixTrainingArguments
 from hf_logitmix.glue import run as run_glue
 from hf_logitmix.glue.data import with_validation
-from hf_logitmix.glue.experiment import GlueTrainer
+from hf_logitmix.text.experiment import TextTrainer
 from hf_logitmix.training.runs import Run
 from hf_logitmix.training.splits import hold_out
 from hf_logitmix.vision import train as image_script
@@ -51,14 +51,14 @@ def unsure(start, tmp_path_factory):
 @pytest.fixture
 def seen(monkeypatch):
     """The training set of each text run, and what its temperature was fitted on."""
-    found, made, fitted = {}, GlueTrainer.__init__, GlueTrainer.calibrate
+    found, made, fitted = {}, TextTrainer.__init__, TextTrainer.calibrate
     monkeypatch.setattr(
-        GlueTrainer,
+        TextTrainer,
         "__init__",
         lambda self, *a, **k: (found.update(train=k["train_dataset"]), made(self, *a, **k))[1],
     )
     monkeypatch.setattr(
-        GlueTrainer, "calibrate", lambda self, data, **k: (found.update(held=data), fitted(self, data, **k))[1]
+        TextTrainer, "calibrate", lambda self, data, **k: (found.update(held=data), fitted(self, data, **k))[1]
     )
     return found
 
@@ -103,7 +103,7 @@ def test_without_held_out_examples_the_model_keeps_none(unsure, tmp_path, capsys
     assert found["calibration"] is None
     assert found["eval_temperature"] > 0  # cross-fitted figures are there all the same
     assert not hasattr(AutoModelForSequenceClassification.from_pretrained(tmp_path).config, "calibration")
-    assert "the model keeps no temperature: --calibration_split 0.1" in capsys.readouterr().out
+    assert "the model keeps no temperature: no examples were held out" in capsys.readouterr().out
 
 
 def test_examples_that_are_all_right_give_none_and_end_no_run(tmp_path, caplog):
@@ -148,5 +148,5 @@ def test_what_holds_nothing_out_is_refused(three, tmp_path, untrained):
     trainer = MixTrainer(
         tiny_bert(num_labels=1), arguments(tmp_path, MixTrainingArguments), method="mixup", train_dataset=rows
     )
-    with pytest.raises(ValueError, match=r"calibration_split holds out .* stsb is a regression"):
+    with pytest.raises(ValueError, match=r"calibration_split holds out .* and stsb has none"):
         Run(trainer, "stsb", "data", None, (), dict, np.asarray, calibration_data=rows[:2])
