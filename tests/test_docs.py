@@ -27,6 +27,7 @@ from hf_logitmix.modalities.layers import layers_of
 from hf_logitmix.noise import add_label_noise, noisy_labels
 from hf_logitmix.options import options_of
 from hf_logitmix.temperature import cross_fit
+from hf_logitmix.text.train import OwnTrainingArguments, TextArguments, check_arguments
 from hf_logitmix.vision import cam
 from hf_logitmix.vision.arguments import ImageMixTrainingArguments
 from hf_logitmix.vision.data import HUB, SYNTHETIC
@@ -138,7 +139,7 @@ def check_image_command(words: list[str]) -> None:
     assert command == "images"
     images, args = HfArgumentParser((ImageArguments, ImageRunArguments)).parse_args_into_dataclasses(rest)
     if not images.demo:
-        assert images.dataset in (SYNTHETIC, *HUB)
+        assert images.dataset in (SYNTHETIC, *HUB, "photos/train.csv")
         assert timm.is_model(images.model.removeprefix("timm/"))
         assert args.output_dir
         get_method(args.method, **args.method_options())
@@ -292,6 +293,17 @@ def test_commands_on_images_parse(tmp_path, monkeypatch):
         else:
             check_image_command([command, *shlex.split(options)])
     assert [command for command, _ in started] == ["images", "images", "cam", "images", "images"]
+
+
+def test_commands_on_own_data_parse(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (text,) = blocks_of((DOCS / "own_data.md").read_text(), "bash")
+    for line in text.strip().split("\n"):
+        python, flag, module, *options = shlex.split(line)
+        assert (python, flag, module) == ("python", "-m", "hf_logitmix.text.train")
+        texts, args = HfArgumentParser((TextArguments, OwnTrainingArguments)).parse_args_into_dataclasses(options)
+        check_arguments(texts, args)
+        get_method(args.method or "vanilla", **args.method_options())
 
 
 def test_the_sweep_on_the_page_of_images_is_one(tmp_path):

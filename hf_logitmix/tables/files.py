@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, load_dataset, load_dataset_builder, load_from_disk
 from pyarrow import csv as arrow_csv
 
 FORMATS = ".csv, .tsv, .json, .jsonl or .parquet"
@@ -55,7 +55,7 @@ def read_file(path: str | Path, argument: str = "train_file") -> Dataset:
 def read_named(name: str, config: str | None = None, argument: str = "dataset_name") -> dict[str, Dataset]:
     """The splits of a dataset: a folder of ``save_to_disk``, a folder in the Hub's layout, or an id of the Hub.
 
-    A folder that holds a single dataset is a split ``train``.
+    A folder that holds a single dataset is a split ``train``. In csv files, which `datasets` reads, "NA" stays text.
 
     Raises:
         ValueError: for what cannot be loaded.
@@ -68,7 +68,7 @@ def read_named(name: str, config: str | None = None, argument: str = "dataset_na
         )
     try:
         found: Any = (
-            load_from_disk(str(folder)) if is_saved else load_dataset(str(folder) if folder.exists() else name, config)
+            load_from_disk(str(folder)) if is_saved else _load(str(folder) if folder.exists() else name, config)
         )
     except (OSError, ValueError) as error:  # not there, gated or offline; or a configuration that is not there
         chosen = f" with dataset_config_name={config!r}" if config else ""
@@ -77,6 +77,11 @@ def read_named(name: str, config: str | None = None, argument: str = "dataset_na
             "folder of save_to_disk, or a folder in the Hub's layout."
         ) from error
     return dict(found) if isinstance(found, DatasetDict | Mapping) else {"train": found}
+
+
+def _load(name: str, config: str | None) -> Any:
+    is_csv = hasattr(load_dataset_builder(name, config).config, "keep_default_na")
+    return load_dataset(name, config, **({"keep_default_na": False} if is_csv else {}))
 
 
 def is_saved_to_disk(folder: Path) -> bool:

@@ -136,13 +136,41 @@ def main(argv: list[str] | None = None) -> int:
     texts, args = parser().parse(argv)
     if args.method is not None and args.method not in METHODS:
         raise ValueError(f"method={args.method!r} is unknown: pass one of {', '.join(METHODS)}.")
-    _check_arguments(texts, args)
+    check_arguments(texts, args)
     args.resume_from_checkpoint = checkpoint_to_resume(args)
     with args.main_process_first(desc="load data"):
         data = load(texts, args)
     if args.should_log:
         print(data, flush=True)
     return report(run(texts, args, data), args)
+
+
+def check_arguments(texts: TextArguments, args: OwnTrainingArguments) -> None:
+    """Refuse arguments that exclude each other, and a command line that lacks what a run needs.
+
+    Raises:
+        ValueError: with what to pass or to leave out.
+    """
+    if texts.model_name_or_path is None:
+        raise ValueError("--model_name_or_path is needed: a Hub name such as bert-base-uncased, or a folder.")
+    if not args.output_dir:
+        raise ValueError("--output_dir is needed: the folder where the run leaves its model and results.")
+    files = [name for name in ("train_file", "validation_file", "test_file") if getattr(texts, name) is not None]
+    if bool(files) == (texts.dataset_name is not None):
+        given = f"--{files[0]} and --dataset_name are both there" if files else "no data is named"
+        raise ValueError(f"{given}: pass either files (--train_file, ...) or --dataset_name.")
+    of_named = ("dataset_config_name", "train_split_name", "validation_split_name", "test_split_name")
+    if files and (unread := [name for name in of_named if getattr(texts, name) is not None]):
+        raise ValueError(f"--{unread[0]} is read with --dataset_name alone: leave it out.")
+    if texts.max_seq_length < 3:
+        raise ValueError(f"max_seq_length={texts.max_seq_length}: pass at least 3, for a token and two special ones.")
+    check_what_is_done(args)
+    if texts.val_split and not args.do_train:
+        raise ValueError(
+            f"val_split={texts.val_split} holds out training examples and there is no training: leave it out."
+        )
+    if texts.do_regression and args.soft_labels:
+        raise ValueError("do_regression and soft_labels exclude each other: leave one out.")
 
 
 def load(texts: TextArguments, args: OwnTrainingArguments) -> TextData:
@@ -236,29 +264,6 @@ def labels_of_model(texts: TextArguments) -> Labels:
     return Labels(
         kind, () if kind == "regression" else tuple(str(config.id2label[k]) for k in range(config.num_labels))
     )
-
-
-def _check_arguments(texts: TextArguments, args: OwnTrainingArguments) -> None:
-    if texts.model_name_or_path is None:
-        raise ValueError("--model_name_or_path is needed: a Hub name such as bert-base-uncased, or a folder.")
-    if not args.output_dir:
-        raise ValueError("--output_dir is needed: the folder where the run leaves its model and results.")
-    files = [name for name in ("train_file", "validation_file", "test_file") if getattr(texts, name) is not None]
-    if bool(files) == (texts.dataset_name is not None):
-        given = f"--{files[0]} and --dataset_name are both there" if files else "no data is named"
-        raise ValueError(f"{given}: pass either files (--train_file, ...) or --dataset_name.")
-    of_named = ("dataset_config_name", "train_split_name", "validation_split_name", "test_split_name")
-    if files and (unread := [name for name in of_named if getattr(texts, name) is not None]):
-        raise ValueError(f"--{unread[0]} is read with --dataset_name alone: leave it out.")
-    if texts.max_seq_length < 3:
-        raise ValueError(f"max_seq_length={texts.max_seq_length}: pass at least 3, for a token and two special ones.")
-    check_what_is_done(args)
-    if texts.val_split and not args.do_train:
-        raise ValueError(
-            f"val_split={texts.val_split} holds out training examples and there is no training: leave it out."
-        )
-    if texts.do_regression and args.soft_labels:
-        raise ValueError("do_regression and soft_labels exclude each other: leave one out.")
 
 
 def _tables(texts: TextArguments) -> dict[str, Table]:

@@ -119,6 +119,11 @@ def test_a_folder_of_save_to_disk_and_one_in_the_hubs_layout(tmp_path):
         assert {name: data.to_list() for name, data in found.items()} == {n: d.to_list() for n, d in several.items()}
 
 
+def test_csv_files_in_the_hubs_layout_keep_what_looks_like_nothing(tmp_path):
+    write_csv(tmp_path / "train.csv", ROWS[:3])
+    assert read_named(str(tmp_path))["train"].to_list() == ROWS[:3]
+
+
 def test_a_dataset_that_cannot_be_loaded_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"dataset_name='nobody/nothing' could not be loaded \(.*pass an id of the Hub"
