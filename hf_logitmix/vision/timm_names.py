@@ -173,11 +173,11 @@ class _Translation:
                     "validation split is found by its name: leave it out."
                 )
             if name not in KNOWN:
-                own = f"--{name}" if written in SHORT else written
+                ours = f"--{name}" if written in SHORT else written
                 if values and values[0].startswith("-") and not _is_number(values[0]):
-                    words.append(f"{own}={values[0]}")  # a value only where it is written so
+                    words.append(f"{ours}={values[0]}")  # a value only where it is written so
                 else:
-                    words += [own, *values] if own else values
+                    words += [ours, *values] if ours else values
                 continue
             before = len(self.ours)
             self._translate(name, written, values)

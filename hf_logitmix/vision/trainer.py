@@ -123,7 +123,7 @@ class ImageMixTrainer(SpeedMixin, TimmTrainingMixin, EmaMixin, MixTrainer):
         inputs = super()._prepare_inputs(inputs)
         pixels = inputs.get("pixel_values") if isinstance(inputs, Mapping) else None
         if getattr(self.args, "channels_last", False) and isinstance(pixels, torch.Tensor) and pixels.dim() == 4:
-            inputs["pixel_values"] = pixels.contiguous(memory_format=torch.channels_last)  # type: ignore[index]
+            inputs["pixel_values"] = pixels.contiguous(memory_format=torch.channels_last)
         return inputs
 
     # ---- images --------------------------------------------------------------------------------------------------
@@ -276,9 +276,8 @@ class ImageMixTrainer(SpeedMixin, TimmTrainingMixin, EmaMixin, MixTrainer):
             state_dict = file_state(self.model, state_dict)
         super()._save(output_dir, state_dict)
         if isinstance(self.model, BareClassifier):
-            config = timm_config(
-                self.model.module, self.model.config.num_labels, self._images_of_timm(), self._label_names
-            )
+            count = self.label_spec.num_labels
+            config = timm_config(self.model.module, count, self._images_of_timm(), self._label_names)
             if config is not None:
                 write_config(config, output_dir or str(self.args.output_dir))
 

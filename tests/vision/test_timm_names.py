@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from transformers import HfArgumentParser
@@ -166,3 +168,12 @@ def test_the_command_takes_them_and_says_what_differs(tmp_path, caplog, monkeypa
     assert [record.message for record in caplog.records if "here" in record.message] == [
         translate(["--output", "x"])[1][0]
     ]
+
+
+def test_the_page_has_every_name():
+    page = (Path(__file__).parents[2] / "docs" / "images.md").read_text()
+    table = page.split("## If you come from timm")[1].split("\n## ")[0]
+    for name in [f"--{name}" for name in KNOWN - set(NONE) - set(AS_IT_IS)] + list(SHORT):
+        assert re.search(rf"`{name}\b(?!-)|[` ]{name}\b(?!-)", table), name
+    for ours in {name.ours for name in NAMES.values()}:
+        assert f"--{ours}" in table, ours
