@@ -118,7 +118,8 @@ class MixTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Switch: share of batches that take the second mixing."}
     )
     second_lam: str | None = field(
-        default=None, metadata={"help": "Switch: lam of the second mixing: uniform, half or a number; else the plan's."}
+        default=None,
+        metadata={"help": "Switch: lam of the second mixing: beta:ALPHA, uniform, half or a number; else the plan's."},
     )
     eta: float | None = field(default=None, metadata={"help": "RegMixup: weight of the mixed rows."})
     lam_margin: float | None = field(

@@ -277,9 +277,8 @@ class ImageMixTrainer(SpeedMixin, TimmTrainingMixin, EmaMixin, MixTrainer):
             state_dict = file_state(self.model, state_dict)
         super()._save(output_dir, state_dict)
         if isinstance(self.model, BareClassifier):
-            config = timm_config(
-                self.model.module, self.label_spec.num_labels, self._images_of_timm(), self._label_names
-            )
+            count = self.label_spec.num_labels
+            config = timm_config(self.model.module, count, self._images_of_timm(), self._label_names)
             if config is not None:
                 write_config(config, output_dir or str(self.args.output_dir))
 

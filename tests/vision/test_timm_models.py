@@ -125,6 +125,19 @@ def test_a_run_refuses_a_rate_that_is_not_clear(six, tmp_path, options, message)
         run(six, tmp_path, "--model", "timm/test_vit", *options)
 
 
+def test_a_plateau_is_waited_for_on_a_validation_split(six, tmp_path):
+    options = ["--sched", "plateau", "--patience_epochs", "0", "--metric_for_best_model", "nll", "--warmup_epochs", "1"]
+    with pytest.raises(
+        ValueError, match="sched=plateau would choose the model on the examples that its figures are of"
+    ):
+        run(six, tmp_path, *options)
+    found = run(six, tmp_path, *options, "--val_split", "0.25", "--learning_rate", "0.5", "--num_train_epochs", "3")
+    assert found["selected_on"] == {"held out of train": 6}
+    with open(tmp_path / "summary.csv", newline="") as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates[:2] == [1e-5, 0.5]  # timm's first epoch of a warm-up, and behind it
+
+
 # ---- what a bare model tells timm ------------------------------------------------------------------------------------
 
 

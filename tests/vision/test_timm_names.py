@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from transformers import HfArgumentParser
@@ -155,7 +157,7 @@ def test_the_table_leads_to_options_that_there_are_and_hides_none_of_them():
 
 def test_the_command_takes_them_and_says_what_differs(tmp_path, caplog, monkeypatch):
     seen = {}
-    monkeypatch.setattr(script, "load_images", lambda name: seen.setdefault("dataset", name))
+    monkeypatch.setattr(script, "load_images", lambda name, *columns: seen.setdefault("dataset", name))
     monkeypatch.setattr(script, "run", lambda images, args, data: seen.update(images=images, args=args))
     words = ["--data-dir", "here", "--model", "timm/small_resnet8", "--mixup", "0.8", "--cutmix", "1.0"]
     with caplog.at_level(logging.WARNING):
@@ -166,3 +168,12 @@ def test_the_command_takes_them_and_says_what_differs(tmp_path, caplog, monkeypa
     assert [record.message for record in caplog.records if "here" in record.message] == [
         translate(["--output", "x"])[1][0]
     ]
+
+
+def test_the_page_has_every_name():
+    page = (Path(__file__).parents[2] / "docs" / "images.md").read_text()
+    table = page.split("## If you come from timm")[1].split("\n## ")[0]
+    for name in [f"--{name}" for name in KNOWN - set(NONE) - set(AS_IT_IS)] + list(SHORT):
+        assert re.search(rf"`{name}\b(?!-)|[` ]{name}\b(?!-)", table), name
+    for ours in {name.ours for name in NAMES.values()}:
+        assert f"--{ours}" in table, ours
