@@ -62,7 +62,7 @@ def test_every_module_can_be_the_first_to_be_imported():
 
 def test_names_of_the_package_are_where_their_types_are_read_from():
     """What a checker of types imports is what `__getattr__` does, name by name."""
-    (block,) = [node for node in ast.parse(Path(hf_logitmix.__file__).read_text()).body if isinstance(node, ast.If)]
+    block, _ = [node for node in ast.parse(Path(hf_logitmix.__file__).read_text()).body if isinstance(node, ast.If)]
     told = {alias.name: node.module for node in block.body for alias in node.names}
     assert told == {name: f"hf_logitmix.{place}" for name, place in hf_logitmix._PLACES.items()}
     assert set(told) | {"__version__"} == set(hf_logitmix.__all__) <= set(dir(hf_logitmix))

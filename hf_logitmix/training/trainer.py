@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,18 @@ import datasets
 import torch
 from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor, nn
-from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import (
+    BaseImageProcessor,
+    EvalPrediction,
+    FeatureExtractionMixin,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_utils import has_length
 
 from hf_logitmix.hub.provenance import ProvenanceMixin
@@ -263,7 +274,51 @@ class MixTrainer(MixTrainerMixin, Trainer):
 
     Example:
         >>> trainer = MixTrainer(model=model, args=args, method="logitmix", train_dataset=data)  # doctest: +SKIP
+
+    Args:
+        method, rehearse: see `MixTrainerMixin`; the others are those of `transformers.Trainer`.
     """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+        train_dataset: Dataset[Any] | datasets.Dataset | datasets.IterableDataset | None = None,
+        eval_dataset: Dataset[Any] | Mapping[str, Any] | datasets.Dataset | datasets.IterableDataset | None = None,
+        processing_class: PreTrainedTokenizerBase
+        | BaseImageProcessor
+        | FeatureExtractionMixin
+        | ProcessorMixin
+        | None = None,
+        model_init: Callable[..., PreTrainedModel] | None = None,
+        compute_loss_func: Callable[..., Any] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Any, Tensor], Tensor] | None = None,
+        *,
+        method: str | Method | None = None,
+        rehearse: bool | None = None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            model_init=model_init,
+            compute_loss_func=compute_loss_func,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+            method=method,
+            rehearse=rehearse,
+        )
 
 
 @dataclass(frozen=True)
