@@ -42,6 +42,12 @@ def under_peft_model(model: nn.Module) -> nn.Module:
     return inner.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
+def is_adapter(model: nn.Module) -> bool:
+    """Whether a model is saved as an adapter of PEFT, without its own weights and config; a merged one is not."""
+    model = unwrap(model)
+    return under_peft_model(model) is not model or bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
 def head_modules(model: nn.Module) -> list[nn.Module]:
     """The modules after the encoder that hold parameters, in the model's order; empty where they are not apart."""
     pretrained = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hf_logitmix.calibration.served import FOLDED, NAME, config_of, scaling_of
 from hf_logitmix.calibration.temperature import Temperature
-from hf_logitmix.models import call, evaluating, find_classifier, name_of, unwrap, vocabulary
+from hf_logitmix.models import call, evaluating, find_classifier, is_adapter, name_of, unwrap, vocabulary
 
 _LARGE = 16.0  # a logit at which tanh and its like show
 _CLOSE = 1e-2  # of the largest logit
@@ -69,7 +69,7 @@ def fold_temperature(
 def _layer_of(model: nn.Module, num_labels: int) -> nn.Linear:
     """The linear layer that may be scaled."""
     name = name_of(model)
-    if any(hasattr(module, "peft_config") or hasattr(module, "merged_adapters") for module in model.modules()):
+    if is_adapter(model) or any(hasattr(module, "merged_adapters") for module in model.modules()):
         raise ValueError(f"{name} has an adapter: merge it first, model = model.merge_and_unload(), then fold.")
     layer = find_classifier(model, num_labels)
     if not isinstance(layer, nn.Linear):

@@ -23,7 +23,7 @@ from hf_logitmix.hub.card import model_card, write_eval_results
 from hf_logitmix.hub.provenance import versions
 from hf_logitmix.hub.usage import usage
 from hf_logitmix.method import Method
-from hf_logitmix.models import public_name, unwrap
+from hf_logitmix.models import is_adapter, public_name, unwrap
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.training.naming import DataFacts, facts_of
 from hf_logitmix.training.settings import training_settings
@@ -142,7 +142,7 @@ class CardMixin(_Base):
             (one.rows for one in evaluated.values() if one.rows is not None and len(one.rows[0]) > 1), None
         ):
             has_diagram = _draw(rows, title, output / DIAGRAM)
-        is_peft = hasattr(unwrap(self.model), "peft_config")
+        is_peft = is_adapter(self.model)
         task, has_softmax = _first(tasks) or self._task(), self.label_spec.problem_type == _SINGLE
         kept, known = getattr(config, NAME, None), card_of_base(base)
         loads = "import hf_logitmix.vision" if is_small_model(self.model) else ""

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer
 
 from hf_logitmix.calibration.served import FITS, FOLDED, NAME, Scaling, calibrate, check_can_be_calibrated, config_of
-from hf_logitmix.models import unwrap
+from hf_logitmix.models import is_adapter, unwrap
 from hf_logitmix.training.naming import facts_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class CalibrationMixin(_Base):
         found = calibrate(self.model, logits, labels, method, fitted_on=name or str(facts_of(dataset, len(labels))))
         self._calibrated_on = dataset
         model = unwrap(self.model)
-        if hasattr(model, "peft_config"):
+        if is_adapter(model):
             logger.warning(
                 "%s is saved as an adapter, without the config that its calibration is in: merge_and_unload() the "
                 "model before it is saved, or keep the temperature beside it.",
