@@ -14,7 +14,9 @@ from hf_logitmix.criteria.base import Criterion
 
 @dataclass(frozen=True)
 class OneVsAll(Criterion):
-    r""":math:`-\frac1K \sum_k [t_k \log \sigma(z_k) + (1-t_k) \log (1-\sigma(z_k))]`, each class against all others.
+    r"""Binary cross-entropy of each class against all others, a sigmoid for each in the place of one softmax.
+
+    .. math:: -\frac1K \sum_k [t_k \log \sigma(z_k) + (1-t_k) \log (1-\sigma(z_k))]
 
     Wightman et al., ResNet strikes back, 2021; as ``--bce-loss`` of timm's train.py. The target of a mixed row is
     :math:`\lambda T_y + (1-\lambda) T_{y_\pi}`, and so with a threshold each of its two classes counts as present.
