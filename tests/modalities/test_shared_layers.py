@@ -86,14 +86,14 @@ def check_levels(name, model, batches, plan, kinds=EVERY, has_gradients=True, of
                     try:
                         modality_of(model).share_layers(model, inputs)
                         found = outcome(model, inputs, plan.first(count), level, rows, has_gradients)
-                    except (RuntimeError, ValueError):
+                    except (RuntimeError, ValueError, IndexError):
                         refused.add(level)
                         continue
                     for a, b in zip(found, expected, strict=True):
                         known = ~b.isnan()
                         assert known.all() or name in NO_GRADIENT
-                        most = off * b[known].abs().max().item()
-                        if level in ALL_ROWS.get(name, ()) and (a[known] - b[known]).abs().max() > most:
+                        most = off * b.nan_to_num().abs().max().item()
+                        if level in ALL_ROWS.get(name, ()) and ((a[known] - b[known]).abs() > most).any():
                             refused.add(level)
                             continue
                         torch.testing.assert_close(a[known], b[known], rtol=0, atol=most)
