@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from hf_logitmix.calibration.rows import Floats, as_float64, as_logits
+from hf_logitmix.calibration.statistics import bin_of
 from hf_logitmix.calibration.temperature import cross_fit
 
 
@@ -79,7 +80,7 @@ def _values(logits: Any, labels: np.ndarray, weights: Floats, n_bins: int) -> di
         log_p = log_softmax(z, axis=1)
         confidence = np.exp(log_p.max(1))
         gap = (plain.argmax(1) == labels) - confidence
-        bins = np.clip(np.ceil(confidence * n_bins) - 1, 0, n_bins - 1)
+        bins = bin_of(confidence, n_bins)
         found[f"ece{suffix}"] = np.abs(weights @ (gap[:, None] * (bins[:, None] == np.arange(n_bins)))).sum(1)
         found[f"nll{suffix}"] = weights @ -log_p[np.arange(len(labels)), labels]
     return found
