@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -195,7 +196,8 @@ def check_is_trained(given: str, loading_info: Mapping[str, Any]) -> None:
 def public_name(model_name_or_path: str) -> str:
     """A Hub name as it is; of a local path only the last part."""
     path = Path(model_name_or_path)
-    return path.resolve().name if path.exists() or path.is_absolute() else model_name_or_path
+    is_there = os.path.exists(path)  # which is False, and no error, for a text that is too long for a path
+    return path.resolve().name if is_there or path.is_absolute() else model_name_or_path
 
 
 def vocabulary(model: nn.Module) -> int | None:

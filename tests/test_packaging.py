@@ -74,7 +74,7 @@ def test_the_wheel_holds_one_package_and_what_its_commands_read(built):
         (["methods", "mixup"], "https://arxiv.org/abs/1710.09412"),
         (["table", RESULTS], "| cola | vanilla | matthews correlation |"),
         (["glue", "--help"], "--task_name"),
-        (["sweep", "levels", "--help"], "usage: hf-logitmix sweep"),
+        (["sweep", "text_study", "--help"], "usage: hf-logitmix sweep"),
     ],
 )
 def test_the_command_runs_away_from_a_checkout(installed, tmp_path, words, says):
@@ -84,7 +84,7 @@ def test_the_command_runs_away_from_a_checkout(installed, tmp_path, words, says)
 def test_what_is_installed_is_what_runs(installed, tmp_path):
     code = """import importlib.util, hf_logitmix
 from hf_logitmix.commands.sweep import read_config
-print(hf_logitmix.__file__, len(read_config("levels")["methods"]), importlib.util.find_spec("glue_runs"))"""
+print(hf_logitmix.__file__, len(read_config("text_study")["methods"]), importlib.util.find_spec("glue_runs"))"""
     shown = run(sys.executable, "-c", code, cwd=tmp_path, path=installed).split()
     assert shown == [str(installed / "hf_logitmix" / "__init__.py"), "5", "None"]
 

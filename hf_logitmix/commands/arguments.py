@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
@@ -12,6 +13,7 @@ from typing import Any
 from transformers import HfArgumentParser, TrainingArguments
 
 from hf_logitmix.commands.parser import Parser, row, width
+from hf_logitmix.hub.provenance import public_command
 from hf_logitmix.training.arguments import METHOD_OPTIONS
 
 # Of TrainingArguments those that the short help shows beside the fields that our own classes declare.
@@ -40,9 +42,17 @@ class ArgumentsParser(Parser, HfArgumentParser):
         self.set_defaults(do_train=None, do_eval=None)
 
     def parse(self, argv: Sequence[str] | None) -> tuple[Any, ...]:
-        """The dataclasses, ``do_train`` and ``do_eval`` at None where they are left out."""
-        self.refuse(self.parse_known_args(argv)[1])
-        return self.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        """The dataclasses, ``do_train`` and ``do_eval`` at None where they are left out.
+
+        Those of training get the attribute ``command``, which is how a record tells of the command line.
+        """
+        words = sys.argv[1:] if argv is None else argv
+        self.refuse(self.parse_known_args(words)[1])
+        found = self.parse_args_into_dataclasses(words, look_for_args_file=False)
+        for part in found:
+            if isinstance(part, TrainingArguments):
+                part.command = public_command(self.prog, words)
+        return found
 
     def help(self, is_short: bool) -> str:
         """What ``--help`` or ``--help-all`` prints."""

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from hf_logitmix._requirements import COMMANDS as RUNS
-from hf_logitmix._requirements import VISION, require
+from hf_logitmix._requirements import PLOTS, VISION, require
 from hf_logitmix._version import __version__
 from hf_logitmix.commands.parser import did_you_mean
 
@@ -37,8 +37,12 @@ COMMANDS = {
     "glue": Command("hf_logitmix.glue.run", "fine-tune a text classifier on a GLUE task", RUNS),
     "text": Command("hf_logitmix.text.train", "fine-tune a text classifier on data of your own", RUNS),
     "images": Command("hf_logitmix.vision.train", "train an image classifier", {**RUNS, **VISION}),
+    "compare": Command(
+        "hf_logitmix.commands.compare", "learn whether methods help on your data: methods x seeds and a verdict", RUNS
+    ),
     "sweep": Command("hf_logitmix.commands.sweep", "run tasks x methods x seeds of a file", RUNS),
-    "table": Command("hf_logitmix.commands.table", "collect runs into one table"),
+    "table": Command("hf_logitmix.commands.table", "collect runs into one table, with tests against a baseline"),
+    "report": Command("hf_logitmix.commands.report", "write a page of tables and pictures about runs", PLOTS),
     "cam": Command("hf_logitmix.vision.cam", "draw where in an image runs see its class", {**RUNS, **VISION}),
     "methods": Command("hf_logitmix.commands.methods", "list the methods; of one: its parts, options and papers"),
 }

@@ -3,10 +3,14 @@
     hf-logitmix sweep first_results --glue_dir GLUE --model_name_or_path MODEL
 
 A sweep is a file, or the name of one that comes with the package. It has `output_dir`, `tasks`, `methods`, `seeds` and
-`arguments` of hf-logitmix glue; with `datasets` in place of `tasks` the runs are those of hf-logitmix images. A method
-may have options of its own, as on the command line: `logitmix --level hidden:2`. Arguments after the sweep are added to
-every run. A run that was cut off goes on from its last checkpoint; one that fails is named at the end, and the exit
-status is 1. A folder whose run was started with other arguments (its sweep.json tells) is refused, not counted as done.
+`arguments` of hf-logitmix glue; with `datasets` in place of `tasks` the runs are those of hf-logitmix images, with
+`texts` (training files, or names of datasets) those of hf-logitmix text. A method may have options of its own, as on
+the command line: `logitmix --level hidden:2`. Arguments after the sweep are added to every run; `--tasks`, `--methods`
+and `--seeds` choose a part of it.
+
+What a run prints is in logs/ beside its folder. A run that was cut off goes on from its last checkpoint; of one that
+fails the end of its log is shown, the others go on, and the exit status is 1. A folder whose run was started with other
+arguments (its sweep.json tells) is refused, not counted as done.
 """
 
 from __future__ import annotations
@@ -15,27 +19,31 @@ import itertools
 import json
 import re
 import shlex
-import signal
-import subprocess
 import sys
-import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
+from tqdm import tqdm
 
+from hf_logitmix import METHODS
 from hf_logitmix._requirements import require
+from hf_logitmix.commands.engines import STOPPED, Engine, Job, Local, Ray
 from hf_logitmix.commands.main import COMMANDS
-from hf_logitmix.commands.parser import Parser
+from hf_logitmix.commands.parser import Parser, did_you_mean
+from hf_logitmix.evidence.records import arguments_of
 from hf_logitmix.training.checkpoints import last_complete_checkpoint
 
 ARGUMENTS = "sweep.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
-_INTERRUPTED = (130, -signal.SIGINT)
-_KEYS = {"output_dir", "tasks", "methods", "seeds", "arguments"}
-# The command that each run is, and its first argument.
-_KINDS = {"tasks": ("glue", "--task_name"), "datasets": ("images", "--dataset")}
+ENGINES: dict[str, Callable[[int], Engine]] = {"local": Local, "ray": Ray}
+Planned = tuple[Path, list[str]]  # the folder of a run, and its command line
+_PARTS: dict[str, Callable[[str], Any]] = {"tasks": str, "datasets": str, "texts": str, "methods": str, "seeds": int}
+# What a sweep may be over, and of each the command that its runs are.
+KINDS = {"tasks": "glue", "datasets": "images", "texts": "text"}
+_KEYS = {"output_dir", "methods", "seeds"}
 
 
 def file_of(sweep: str) -> Path:
@@ -61,58 +69,47 @@ def read_config(sweep: str | Path) -> dict[str, Any]:
     """
     path = file_of(str(sweep))
     config = yaml.safe_load(path.read_text())
-    keys = _KEYS - {"tasks"} | {"datasets"} if isinstance(config, dict) and "datasets" in config else _KEYS
-    if not isinstance(config, dict) or not set(config) <= keys or not keys - {"arguments"} <= set(config):
+    kinds = set(KINDS) & set(config) if isinstance(config, dict) else set()
+    keys = _KEYS | kinds
+    if len(kinds) != 1 or not keys <= set(config) <= keys | {"arguments"}:
         raise ValueError(
-            f"{path}: a sweep has the keys {', '.join(sorted(_KEYS))}, of which only arguments may be missing; "
-            "datasets may stand for tasks."
+            f"{path}: a sweep has the keys {', '.join(sorted(_KEYS))}, one of {', '.join(KINDS)}, and arguments, which "
+            "may be missing."
         )
-    for key in keys - {"output_dir", "arguments"}:
+    for key in keys - {"output_dir"}:
         if not isinstance(config[key], list) or not config[key]:
             raise ValueError(f"{path}: {key} must be a list with at least one entry.")
     return config
 
 
-def commands(config: dict[str, Any], extra: list[str]) -> list[tuple[Path, list[str]]]:
+def commands(config: dict[str, Any], extra: list[str]) -> list[Planned]:
     """The output folder and the command line of each run, in the order in which they are run."""
-    kind = "datasets" if "datasets" in config else "tasks"
-    command, first = _KINDS[kind]
+    (kind,) = set(KINDS) & set(config)
     fixed = []
     for name, value in (config.get("arguments") or {}).items():
         fixed += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    runs: list[tuple[Path, list[str]]] = []
+    runs: list[Planned] = []
     for task, seed, method in itertools.product(config[kind], config["seeds"], config["methods"]):
         name = re.sub(r"[^\w.]+", "-", method)  # of a folder, with the options too
         folder = Path(config["output_dir"]) / f"{Path(task).name}-{name}-{seed}"
-        chosen = [task, "--seed", str(seed), "--output_dir", str(folder)]
+        chosen = [_option_of(kind, task), task, "--seed", str(seed), "--output_dir", str(folder)]
         own = ["--method", *shlex.split(method)]  # behind what is shared, of which an option of its own takes the place
         if folder in dict(runs):
             raise ValueError(f"{kind}: two runs would share the folder {folder}: give them other names.")
-        runs.append((folder, [sys.executable, "-m", "hf_logitmix", command, first, *chosen, *fixed, *own, *extra]))
+        runs.append((folder, [sys.executable, "-m", "hf_logitmix", KINDS[kind], *chosen, *fixed, *own, *extra]))
     return runs
 
 
-def _run(command: list[str]) -> int:
-    """Run to the end. Ctrl-C reaches the run itself, which saves and stops; here it is only waited for."""
-    previous = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        return subprocess.run(command, check=False).returncode
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def _option_of(kind: str, data: str) -> str:
+    """The option by which a command is told its data."""
+    if kind == "texts":
+        return "--train_file" if Path(data).is_file() else "--dataset_name"
+    return {"tasks": "--task_name", "datasets": "--dataset"}[kind]
 
 
-def arguments_of(command: list[str]) -> dict[str, list[str]]:
-    """The arguments of a command line by name, the last one of a name as a parser takes it; without its folder."""
-    found: dict[str, list[str]] = {}
-    name = ""
-    for word in command:
-        if word.startswith("--"):
-            name, _, value = word.partition("=")
-            found[name] = [value] if value else []
-        elif name:
-            found[name].append(word)
-    found.pop("--output_dir", None)
-    return found
+def told(command: Sequence[str]) -> dict[str, list[str]]:
+    """The arguments of a run, without its folder."""
+    return {name: values for name, values in arguments_of(command).items() if name != "--output_dir"}
 
 
 def check_same(folder: Path, command: list[str]) -> None:
@@ -128,7 +125,7 @@ def check_same(folder: Path, command: list[str]) -> None:
             f"{folder} holds a run and no {ARGUMENTS}, so it cannot be told whether that is the one asked for: remove "
             "the folder, or pass another output_dir."
         )
-    was, now = json.loads((folder / ARGUMENTS).read_text()), arguments_of(command)
+    was, now = json.loads((folder / ARGUMENTS).read_text()), told(command)
     differs = [
         f"{name} was {' '.join(was.get(name, ['left out']))} and is {' '.join(now.get(name, ['left out']))}"
         for name in sorted({*was, *now})
@@ -141,11 +138,11 @@ def check_same(folder: Path, command: list[str]) -> None:
         )
 
 
-def check_arguments(runs: list[tuple[Path, list[str]]]) -> None:
+def check_arguments(runs: list[Planned]) -> None:
     """Refuse arguments that the runs would not know, before the first of them.
 
     Raises:
-        ValueError: where a package is missing that the runs need.
+        ValueError: where a package is missing that the runs need, and for a method that there is not.
     """
     (name,) = {command[3] for _, command in runs}
     try:
@@ -153,38 +150,107 @@ def check_arguments(runs: list[tuple[Path, list[str]]]) -> None:
     except ImportError as error:
         raise ValueError(str(error)) from error
     parser = import_module(COMMANDS[name].module).parser()
+    for method in (told(command)["--method"][0] for _, command in runs):
+        if method not in METHODS:
+            raise ValueError(f"method {method} is unknown{did_you_mean(method, METHODS)}: `hf-logitmix methods`.")
     for _, command in runs:
         parser.refuse(parser.parse_known_args(command[4:])[1])
+
+
+def select(config: dict[str, Any], chosen: Mapping[str, Sequence[Any] | None]) -> dict[str, Any]:
+    """The part of a sweep that is chosen, list -> entries; None for all of them.
+
+    Raises:
+        ValueError: for entries that the sweep does not have.
+    """
+    found = dict(config)
+    for key, entries in chosen.items():
+        if entries is None:
+            continue
+        known = config.get(key, [])
+        if strange := [entry for entry in entries if entry not in known]:
+            raise ValueError(f"--{key} {shlex.quote(str(strange[0]))}: the sweep has {', '.join(map(str, known))}.")
+        found[key] = [entry for entry in known if entry in entries]
+    return found
+
+
+class Outcome(NamedTuple):
+    """How runs ended: the folders of those that failed, and whether Ctrl-C stopped them."""
+
+    failed: list[Path]
+    stopped: bool
+
+
+def run_all(runs: Sequence[Planned], engine: Engine, bar: tqdm) -> Outcome:
+    """Run what is not done yet; of a run that fails, the end of what it printed is shown, and the others go on."""
+    waiting, failed = [], []
+    for folder, command in runs:
+        check_same(folder, command)
+        if not is_done(folder):
+            waiting.append((folder, command))
+    bar.update(len(runs) - len(waiting))
+    for number, status in engine([_job(folder, command) for folder, command in waiting]):
+        folder = waiting[number][0]
+        if status in STOPPED:
+            return Outcome(failed, True)
+        bar.update()
+        if status or not is_done(folder):
+            failed.append(folder)
+            bar.write(f"{folder.name} failed (exit status {status}); the end of {log_of(folder)}:\n{_tail(folder)}")
+    return Outcome(failed, False)
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a folder holds a run that came to its end."""
+    return (folder / "all_results.json").is_file()
+
+
+def log_of(folder: Path) -> Path:
+    """The file that takes what a run prints: beside its folder, which may be pushed."""
+    return folder.parent / "logs" / f"{folder.name}.txt"
+
+
+def _tail(folder: Path, lines: int = 15) -> str:
+    told = log_of(folder).read_text(encoding="utf-8", errors="replace").splitlines() if log_of(folder).exists() else []
+    return "\n".join(f"  {line.rsplit(chr(13))[-1]}" for line in told[-lines:])
+
+
+def _job(folder: Path, command: list[str]) -> Job:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ARGUMENTS).write_text(json.dumps(told(command), indent=2) + "\n")
+    goes_on = ["--resume_from_checkpoint", "last"] if last_complete_checkpoint(folder) else []
+    return Job([*command, *goes_on], log_of(folder))
+
+
+def add_engine(parser: Parser) -> None:
+    """The options that say where runs are run."""
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each with its share of cores or a GPU")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="local", help="local, or ray: a cluster, or this machine without one"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     parser = Parser("hf-logitmix sweep", description=__doc__)
     parser.add_argument("config", help="YAML file, or the name of a packaged sweep")
+    for key, kind in _PARTS.items():
+        parser.add_argument(f"--{key}", nargs="+", type=kind, help=f"only these {key} of the sweep")
+    add_engine(parser)
     known, extra = parser.parse_known_args(argv)
-    runs = commands(read_config(known.config), extra)
+    engine = ENGINES[known.engine](known.jobs)
+    config = select(read_config(known.config), {key: getattr(known, key) for key in _PARTS})
+    runs = commands(config, extra)
     check_arguments(runs)
     for folder, command in runs:
         check_same(folder, command)
-    failed = []
-    for number, (folder, command) in enumerate(runs, start=1):
-        if (folder / "all_results.json").is_file():
-            print(f"[{number}/{len(runs)}] {folder.name}: done before", flush=True)
-            continue
-        print(f"[{number}/{len(runs)}] {folder.name}", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ARGUMENTS).write_text(json.dumps(arguments_of(command), indent=2) + "\n")
-        if last_complete_checkpoint(folder):
-            command = [*command, "--resume_from_checkpoint", "last"]
-        started = time.perf_counter()
-        status = _run(command)
-        print(f"[{number}/{len(runs)}] {folder.name}: exit {status}, {time.perf_counter() - started:.0f} s", flush=True)
-        if status in _INTERRUPTED:
-            return 130
-        if status:
-            failed.append(folder.name)
-    print(
-        f"{len(runs) - len(failed)} of {len(runs)} runs are complete."
-        + (f" Failed: {', '.join(failed)}" if failed else "")
-    )
+    with tqdm(total=len(runs), desc=Path(known.config).stem, unit="run") as bar:
+        failed, stopped = run_all(runs, engine, bar)
+    done = sum(is_done(folder) for folder, _ in runs)
+    print(f"{done} of {len(runs)} runs are complete, in {config['output_dir']}.")
+    if stopped:
+        print("Stopped. The same command goes on.")
+        return 130
+    if failed:
+        print(f"Failed: {', '.join(folder.name for folder in failed)}")
     return 1 if failed else 0

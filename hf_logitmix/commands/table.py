@@ -1,20 +1,26 @@
 """Collect runs into one table: mean and standard deviation over seeds, beside the published numbers.
 
-hf-logitmix table runs/first_results
+    hf-logitmix table runs/first_results
+    hf-logitmix table runs/first_results --against vanilla --format csv
+
+With `--against` the table is of differences to a method: of means over common seeds, with an interval over seeds and
+examples, and the paired t-test over seeds, corrected for the number of methods by Holm.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_logitmix import METHODS
 from hf_logitmix.calibration.registry import columns
 from hf_logitmix.commands.parser import Parser
+from hf_logitmix.evidence.comparison import compare
+from hf_logitmix.evidence.grids import FORMATS, Grid, against_baseline, markdown
+from hf_logitmix.evidence.records import placed, read_records
+from hf_logitmix.evidence.verdict import spread
 from hf_logitmix.glue.tasks import TASKS
 
 # BERT-base on the GLUE dev sets, from the LogitMix poster (Bang, Baek et al., IJCAI 2022): each task's main metric, for
@@ -33,28 +39,17 @@ _SAME = ("task", "method_name", "method", "model", "data", "n_train", "n_eval", 
 
 
 def read_runs(folder: str | Path) -> list[dict[str, Any]]:
-    """Every record of a run below a folder: the ``all_results.json`` that it wrote, under that or another name.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: for a file that is no JSON, by its name.
-    """
-    found = [_read(path) for path in sorted(Path(folder).rglob("*.json"))]
-    runs = [run for run in found if isinstance(run, dict) and {"task", "method_name", "seed"} <= set(run)]
-    if not runs:
-        raise FileNotFoundError(f"{folder} holds no results: pass the folder that a sweep wrote to.")
-    return runs
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it, or run that run again.") from error
+    """The values of `hf_logitmix.evidence.records.read_records`."""
+    return [record.values for record in read_records(folder)]
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table with a row for each task or image dataset and each method, in the order of their tables.
+    """`means` in Markdown."""
+    return markdown(means(runs))
+
+
+def means(runs: Sequence[dict[str, Any]]) -> Grid:
+    """A row for each task or image dataset and each method, in the order of their tables: means over seeds.
 
     Where two rows of one task and method would look alike, what they differ in becomes a column. A column for a metric
     that no run has recorded is left out.
@@ -62,15 +57,14 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
     shown = {title: key for title, key in columns().items() if any(f"eval_{key}" in run for run in runs)}
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for run in sorted(
-        runs,
-        key=lambda run: (_place(run["task"], TASKS), run["task"], _place(run["method_name"], METHODS), run["seed"]),
+        runs, key=lambda run: (*placed(run["task"], TASKS), *placed(run["method_name"], METHODS), run["seed"])
     ):
         groups[tuple(str(run.get(key)) for key in _SAME)].append(run)
     differing = _differing([members[0] for members in groups.values()])
     published = {key: _published(members[0]) for key, members in groups.items()}
     header = ["task", "method", *differing, "metric", "value", *shown, "time / vanilla", "train / dev", "seeds"]
     header += ["published, BERT-base"] if any(published.values()) else []
-    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
+    rows = []
     for key, members in groups.items():
         task, method = key[:2]
         noise = members[0].get("settings", {}).get("label_noise")
@@ -80,15 +74,15 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
         cells = [
             f"{task}, {noise} label noise" if noise else task,
             *(method, *(told.get(name, "") for name in differing)),
-            *(metric.replace("_", " "), spread(members, f"eval_{metric}")),
-            *(spread(members, f"eval_{key}") for key in shown.values()),
-            spread(cost_of(members, runs), "cost", digits=2),
+            *(metric.replace("_", " "), _over_seeds(members, f"eval_{metric}")),
+            *(_over_seeds(members, f"eval_{key}") for key in shown.values()),
+            _over_seeds(cost_of(members, runs), "cost", digits=2),
             f"{members[0]['n_train']} / {members[0]['n_eval']}",
             str(len({run["seed"] for run in members})),
             *([published[key]] if any(published.values()) else []),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return Grid(header, rows)
 
 
 def _told(run: dict[str, Any]) -> dict[str, str]:
@@ -132,24 +126,23 @@ def cost_of(members: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -
     return [{"cost": other / own} if own and other else {} for other, own in pairs]
 
 
-def _place(name: str, order: Iterable[str]) -> int:
-    """Where a name stands in an order; all that are not there come last."""
-    names = list(order)
-    return names.index(name) if name in names else len(names)
-
-
-def spread(runs: Sequence[dict[str, Any]], key: str, digits: int = 3) -> str:
-    """Mean of a value, and its sample standard deviation where there is more than one run; empty if it is missing."""
+def _over_seeds(runs: Sequence[dict[str, Any]], key: str, digits: int = 3) -> str:
+    """Mean and deviation of a value; empty if a run lacks it."""
     values = [run[key] for run in runs if run.get(key) is not None]
-    if len(values) < len(runs):
-        return ""
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+    return spread(values, digits) if len(values) == len(runs) else ""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     parser = Parser("hf-logitmix table", description=__doc__)
     parser.add_argument("runs_dir", help="folder that holds the runs")
-    print(table(read_runs(parser.parse_args(argv).runs_dir)))
+    parser.add_argument("--against", metavar="METHOD", help="differences to this method, such as vanilla, with tests")
+    parser.add_argument("--format", choices=FORMATS, default="markdown", help="of the table")
+    options = parser.parse_args(argv)
+    records = read_records(options.runs_dir)
+    if options.against is None:
+        grid = means([record.values for record in records])
+    else:
+        grid = against_baseline(compare(records, options.against))
+    print(FORMATS[options.format](grid))
     return 0

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import logging
 import platform
+import shlex
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -59,7 +61,7 @@ class ProvenanceMixin(_Base):
 
     def _new_record(self) -> dict[str, Any]:
         """The method as it is asked for, before anything is found in the data, and the data."""
-        data = None if self.train_dataset is None else data_record(self._training_set())
+        data = None if self.train_dataset is None else data_record(self.train_dataset)
         return {
             **method_record(self.method),
             "train_dataset": data,
@@ -131,9 +133,8 @@ def _as_settled(saved: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[Mappi
     return saved, own
 
 
-def data_record(training_set: TrainingSet) -> dict[str, Any]:
+def data_record(data: Any) -> dict[str, Any]:
     """How many examples there are, and a digest of their labels and of some rows; None for what is not known."""
-    data = training_set.dataset
     count = len(data) if has_length(data) else None
     labels, rows = label_column(data), _some_rows(data)
     if labels is None and not rows:
@@ -154,6 +155,32 @@ def versions() -> dict[str, str]:
         "accelerate": accelerate.__version__,
         "python": platform.python_version(),
     }
+
+
+def git_record() -> dict[str, Any] | None:
+    """The commit that the current folder is at, and whether its tracked files are as committed; None outside of git."""
+
+    def told(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": told("rev-parse", "HEAD"), "clean": not told("status", "--porcelain", "--untracked-files=no")}
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git, no repository, or one without a commit
+
+
+def public_command(prog: str, words: Sequence[str]) -> str:
+    """A command line for records: of a path that is absolute or there only the last part, and nothing of the Hub's."""
+    shown, is_left_out = [], False
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            is_left_out = name.replace("-", "_").startswith(("__hub_", "__push_to_hub"))
+            word = f"{name}={public_name(value)}" if equals else word
+        else:
+            word = public_name(word)
+        shown += [] if is_left_out else [word]
+    return f"{prog} {shlex.join(shown)}"
 
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:

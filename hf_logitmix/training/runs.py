@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.calibration.served import config_of
 from hf_logitmix.calibration.temperature import cross_fit, fit_temperature
 from hf_logitmix.hub.card import model_card, public_name, write_eval_results
-from hf_logitmix.hub.provenance import versions
+from hf_logitmix.hub.provenance import data_record, git_record, versions
 from hf_logitmix.hub.trainer_card import card_of_base, is_small_model, limits_of
 from hf_logitmix.hub.usage import usage
 from hf_logitmix.targets import MCEL
@@ -31,6 +32,11 @@ from hf_logitmix.training.interrupt import SaveOnInterrupt
 from hf_logitmix.training.settings import training_settings
 from hf_logitmix.training.splits import HELD_OUT_TO_CALIBRATE, choosing
 from hf_logitmix.training.trainer import MixTrainer
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -137,8 +143,11 @@ class Run:
             "split_sizes": {self.validation: self._size(self.validation, held)} if chosen_by else {},
             "n_bins": N_BINS,
             "settings": {**(training_settings(args) if train else {}), **self.settings},
+            "command": getattr(args, "command", None),
+            "git": git_record(),
             "versions": versions(),
             "device": _device_name(args.device),
+            "digests": {"train": data_record(train)["digest"]} if train else {},
         }
 
     @property
@@ -206,12 +215,13 @@ class Run:
         self._split_of |= dict.fromkeys(scores, split)
         self.results["measured_on"][split] = len(data)
         self.results["split_sizes"][split] = self._size(split, data)
+        self.results["digests"][split] = data_record(data)["digest"]
         self.results["n_eval"] = self.results["n_eval"] or len(data)
         if self.label_names and (remark := one_class_remark(logits, labels)):
             self.results["remarks"] = {**self.results.get("remarks", {}), split: remark}
         if not self.trainer.is_world_process_zero():
             return
-        np.savez(self.output / f"eval_logits{suffix}.npz", logits=logits, labels=labels)
+        np.savez_compressed(self.output / f"eval_logits{suffix}.npz", logits=logits, labels=labels)
         reach = intervals(logits, labels, N_BINS) if self.label_names else {}
         self._intervals |= {f"{name}{suffix}": ends for name, ends in reach.items() if f"{name}{suffix}" in scores}
         if title and self.label_names:
@@ -225,10 +235,13 @@ class Run:
             what ``all_results.json`` holds.
         """
         results, trained = self.results, "train_loss" in self.results
+        results["peak_memory_mib"] = _peak_memory(self._args.device)
         if self.trainer.is_world_process_zero():
-            finite = {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in results.items()}
-            (self.output / "all_results.json").write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
+            written = json.dumps(_finite(results), indent=2, allow_nan=False)
+            (self.output / "all_results.json").write_text(written + "\n")
             if trained:
+                history = json.dumps([_finite(entry) for entry in self.trainer.state.log_history], allow_nan=False)
+                (self.output / "log_history.json").write_text(history + "\n")
                 scores = {name.removeprefix("eval_"): v for name, v in results.items() if name.startswith("eval_")}
                 fitted = {name: scores.pop(name) for name in list(scores) if name.startswith("temperature")}
                 name = f"{self.model_name}-{self.task}-{results['method_name']}"
@@ -300,6 +313,11 @@ class Run:
             self.results[name] = matrix.tolist()
 
 
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with None for numbers that JSON has not."""
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
+
+
 def calibration(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """How well probabilities fit, as trained and after cross-fitted temperature scaling, and the temperature."""
     return {
@@ -311,3 +329,13 @@ def calibration(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def _peak_memory(device: torch.device) -> float | None:
+    """MiB: of a GPU what torch has held at most, else what the process has; None on Windows, which does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if resource is None:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10

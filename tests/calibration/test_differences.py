@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, pearsonr
+from sklearn.metrics import matthews_corrcoef
 
-from hf_logitmix.calibration.differences import differences
+from hf_logitmix.calibration.differences import differences, sampled
 from hf_logitmix.metrics import calibration_metrics
 from hf_logitmix.temperature import cross_fit
 
@@ -25,7 +26,8 @@ def runs(count, sharpness, noise=1.0):
 
 def metrics(logits, labels, scaled):
     plain, other = calibration_metrics(logits, labels), calibration_metrics(scaled, labels)
-    return np.array([plain["accuracy"], plain["ece"], plain["nll"], other["ece"], other["nll"]])
+    scaled = {f"{name}_scaled": other[name] for name in ("ece", "nll")}
+    return {name: plain[name] for name in ("accuracy", "ece", "nll", "aurc")} | scaled
 
 
 def test_as_in_a_loop_over_samples():
@@ -35,18 +37,18 @@ def test_as_in_a_loop_over_samples():
     examples = [np.arange(N), *(rng.integers(N, size=N) for _ in range(samples))]
     seeds = [np.arange(3), *(rng.integers(3, size=3) for _ in range(samples))]
     scaled = [[cross_fit(*run) for run in side] for side in (ours, theirs)]
-    loop = []
+    loop = {name: [] for name in ("accuracy", "ece", "nll", "aurc", "ece_scaled", "nll_scaled")}
     for rows, drawn in zip(examples, seeds, strict=True):
         a, b = (
-            np.mean([metrics(side[s][0][rows], LABELS[rows], of[s][rows]) for s in drawn], 0)
+            [metrics(side[s][0][rows], LABELS[rows], of[s][rows]) for s in drawn]
             for side, of in zip((ours, theirs), scaled, strict=True)
         )
-        loop.append(a - b)
-    low, high = np.quantile(loop[1:], [0.025, 0.975], axis=0)
-    assert list(found) == ["accuracy", "ece", "nll", "ece_scaled", "nll_scaled"]
-    np.testing.assert_allclose([d.value for d in found.values()], loop[0], atol=1e-12)
-    np.testing.assert_allclose([d.low for d in found.values()], low, atol=1e-12)
-    np.testing.assert_allclose([d.high for d in found.values()], high, atol=1e-12)
+        for name in loop:
+            loop[name].append(np.mean([one[name] for one in a]) - np.mean([one[name] for one in b]))
+    assert set(found) == set(loop)
+    for name, (value, *samples_of_it) in loop.items():
+        low, high = np.quantile(np.array(samples_of_it) - np.mean(samples_of_it) + value, [0.025, 0.975])
+        np.testing.assert_allclose(found[name], [value, low, high], atol=1e-12)
 
 
 def test_of_one_run_it_is_scipys_interval_of_the_examples():
@@ -63,6 +65,28 @@ def test_of_one_run_it_is_scipys_interval_of_the_examples():
     width = known.confidence_interval.high - known.confidence_interval.low
     assert found.low == pytest.approx(known.confidence_interval.low, abs=0.1 * width)
     assert found.high == pytest.approx(known.confidence_interval.high, abs=0.1 * width)
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_what_else_a_task_asks_for_is_that_of_scikit_learn_and_scipy_on_each_sample(classes):
+    """Matthews' correlation of two classes, and Pearson's of a regression."""
+    rng, samples = np.random.default_rng(1), 30
+    labels = rng.integers(2, size=N) if classes else rng.normal(size=N)
+    logits = rng.normal(size=(N, 2 if classes else 1)) + (np.eye(2)[labels] if classes else labels[:, None])
+    found = sampled(logits, labels, samples=samples, seed=3)
+    rng = np.random.default_rng(3)
+    for number, rows in enumerate([np.arange(N), *(rng.integers(N, size=N) for _ in range(samples))]):
+        if classes:
+            known = matthews_corrcoef(labels[rows], logits.argmax(1)[rows])
+            assert found["matthews_correlation"][number] == pytest.approx(known)
+        else:
+            assert found["pearson"][number] == pytest.approx(pearsonr(logits[rows, 0], labels[rows])[0])
+
+
+def test_a_model_that_has_one_answer_correlates_with_nothing():
+    found = sampled(np.tile([1.0, 0.0], (6, 1)), np.array([0, 1, 0, 1, 0, 1]), samples=5)
+    assert not found["matthews_correlation"].any()
+    assert not sampled(np.zeros((6, 1)), np.arange(6.0), samples=5)["pearson"].any()
 
 
 def test_a_method_does_not_differ_from_itself():

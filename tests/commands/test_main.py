@@ -62,7 +62,7 @@ main(["--help"])"""
         (["demo", "--sed", "1"], "hf-logitmix demo: unknown --sed (did you mean --seed?); --help"),
         (["table"], "hf-logitmix table: the following arguments are required: runs_dir"),
         (["table", "runs", "--fodler"], "hf-logitmix table: unknown --fodler; --help lists the options."),
-        (["sweep", "levels", "--alhpa", "1"], "hf-logitmix glue: unknown --alhpa (did you mean --alpha?); --help"),
+        (["sweep", "text_study", "--alhpa", "1"], "hf-logitmix glue: unknown --alhpa (did you mean --alpha?); --help"),
         (["sweep", "fashion_mnist_5000", "--schde", "step"], "images: unknown --schde (did you mean --sched?)"),
     ],
 )

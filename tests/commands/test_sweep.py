@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,11 +21,12 @@ def config(folder, **changes):
     return folder / "sweep.yaml"
 
 
-NO_KEYS = [({key: "dropped"}, "keys arguments, methods, output_dir, seeds, tasks") for key in SWEEP]
+KEYS = "the keys methods, output_dir, seeds, one of tasks, datasets, texts, and arguments"
+NO_KEYS = [({key: "dropped"}, KEYS) for key in SWEEP]
 NO_LISTS = [({k: v}, f"{k} must be a list") for k in ("tasks", "methods", "seeds") for v in ([], "cola", None, 3)]
 
 
-@pytest.mark.parametrize(("changes", "says"), [*NO_KEYS, ({"sedes": [1]}, "keys arguments"), *NO_LISTS])
+@pytest.mark.parametrize(("changes", "says"), [*NO_KEYS, ({"sedes": [1]}, KEYS), ({"texts": ["a"]}, KEYS), *NO_LISTS])
 def test_a_sweep_needs_its_keys_and_lists(tmp_path, changes, says):
     with pytest.raises(ValueError, match=rf"sweep\.yaml: .*{says}"):
         sweep.read_config(config(tmp_path, **changes))
@@ -60,13 +60,13 @@ def test_a_packaged_sweep_has_a_name(path, tmp_path, monkeypatch):
 
 def test_a_file_comes_before_a_packaged_sweep_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config(tmp_path).rename("levels")
-    assert sweep.read_config("levels")["tasks"] == SWEEP["tasks"]
+    config(tmp_path).rename("text_study")
+    assert sweep.read_config("text_study")["tasks"] == SWEEP["tasks"]
 
 
 def test_a_sweep_that_is_not_there_is_an_error_that_lists_the_packaged_ones():
-    with pytest.raises(FileNotFoundError, match=r"^lvels is no file and none of .*levels.*short_runs"):
-        sweep.read_config("lvels")
+    with pytest.raises(FileNotFoundError, match=r"^text_studdy is no file and none of .*short_runs.*text_study"):
+        sweep.read_config("text_studdy")
 
 
 def test_a_method_may_have_options_of_its_own(tmp_path):
@@ -83,8 +83,37 @@ def test_a_sweep_over_datasets_trains_images(tmp_path):
     assert runs[1][1][:6] == [sys.executable, "-m", "hf_logitmix", "images", "--dataset", "a/folder"]
     with pytest.raises(ValueError, match="datasets must be a list"):
         sweep.read_config(config(tmp_path, **{**changes, "datasets": []}))
-    with pytest.raises(ValueError, match="datasets may stand for tasks"):
+    with pytest.raises(ValueError, match="one of tasks, datasets, texts"):
         sweep.read_config(config(tmp_path, **{**changes, "tasks": ["cola"]}))
+
+
+def test_a_sweep_over_texts_trains_on_files_and_on_named_datasets(tmp_path):
+    (tmp_path / "own.csv").touch()
+    texts = [str(tmp_path / "own.csv"), "org/reviews"]
+    changes = {"tasks": "dropped", "texts": texts, "methods": ["mixup"], "seeds": [3]}
+    runs = sweep.commands(sweep.read_config(config(tmp_path, **changes)), [])
+    assert [folder.name for folder, _ in runs] == ["own.csv-mixup-3", "reviews-mixup-3"]
+    assert [command[3:6] for _, command in runs] == [
+        ["text", "--train_file", texts[0]],
+        ["text", "--dataset_name", texts[1]],
+    ]
+
+
+def test_a_part_of_a_sweep_is_chosen(tmp_path, monkeypatch):
+    called = pretend(monkeypatch)
+    assert sweep.main([str(config(tmp_path)), "--tasks", "rte", "--methods", "mixup", "--seeds", "2", "1"]) == 0
+    assert [name for name, _ in called] == ["rte-mixup-1", "rte-mixup-2"]
+    with pytest.raises(ValueError, match=r"^--seeds 7: the sweep has 1, 2\.$"):
+        sweep.main([str(config(tmp_path)), "--seeds", "7"])
+    with pytest.raises(ValueError, match=r"^--datasets mnist: the sweep has \.$"):
+        sweep.main([str(config(tmp_path)), "--datasets", "mnist"])
+
+
+def test_a_method_that_there_is_not_is_found_before_the_first_run(tmp_path, monkeypatch):
+    called = pretend(monkeypatch)
+    with pytest.raises(ValueError, match=r"^method logitmx is unknown \(did you mean logitmix\?\)"):
+        sweep.main([str(config(tmp_path, methods=["vanilla", "logitmx --alpha 1"]))])
+    assert called == []
 
 
 def test_runs_that_would_share_a_folder_are_refused(tmp_path):
@@ -97,23 +126,27 @@ def pretend(monkeypatch, **statuses):
     """Runs that end with a status and, where it is 0, leave a record: (folder, options) of those that are called."""
     called = []
 
-    def run(command, **_):
-        folder = Path(parsed(command)["output_dir"])
-        called.append((folder.name, parsed(command)))
-        folder.mkdir(parents=True, exist_ok=True)
-        status = statuses.get(folder.name.replace("-", "_"), 0)
-        if not status:
-            (folder / "all_results.json").write_text("{}")
-        return subprocess.CompletedProcess(command, status)
+    def run(jobs):
+        for number, (command, log) in enumerate(jobs):
+            folder = Path(parsed(command)["output_dir"])
+            called.append((folder.name, parsed(command)))
+            status = statuses.get(folder.name.replace("-", "_"), 0)
+            log.parent.mkdir(exist_ok=True)
+            log.write_text("Traceback: it went wrong\n" if status else "fine\n")
+            if not status:
+                (folder / "all_results.json").write_text("{}")
+            yield number, status
 
-    monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setitem(sweep.ENGINES, "local", lambda jobs: run)
     return called
 
 
 def test_a_sweep_goes_on_after_a_failure_and_later_runs_only_what_is_missing(tmp_path, monkeypatch, capsys):
     pretend(monkeypatch, rte_vanilla_1=1, cola_mixup_2=3)
     assert sweep.main([str(config(tmp_path)), "--level", "pooled"]) == 1
-    failed = capsys.readouterr().out.splitlines()[-1].split("Failed: ")[1]
+    written = capsys.readouterr()
+    failed = written.out.splitlines()[-1].split("Failed: ")[1]
+    assert written.err.count("Traceback: it went wrong") + written.out.count("Traceback: it went wrong") == 2
     assert failed.split(", ") == ["cola-mixup-2", "rte-vanilla-1"]
     (tmp_path / "runs/rte-vanilla-1/checkpoint-4").mkdir()  # cut off while it was saved
     (tmp_path / "runs/cola-mixup-2/checkpoint-9").mkdir()
@@ -160,16 +193,26 @@ def test_ctrl_c_in_a_run_stops_the_sweep(tmp_path, monkeypatch, status):
     assert [name for name, _ in called] == ["cola-vanilla-1", "cola-mixup-1"]
 
 
+def test_a_run_that_ends_well_and_leaves_no_record_has_failed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sweep.ENGINES, "local", lambda jobs: lambda jobs: ((n, 0) for n, _ in enumerate(jobs)))
+    assert sweep.main([str(config(tmp_path))]) == 1
+
+
 RUN = """import signal, sys, time
 signal.signal(signal.SIGINT, lambda *_: (time.sleep(1), print("saved", flush=True), sys.exit(130)))
 print("ready", flush=True)
 time.sleep(60)"""
-SWEEP_OF_TWO = """import pathlib, signal, sys
+SWEEP_OF_TWO = """import pathlib, signal, sys, threading, time
 from hf_logitmix.commands import sweep
 signal.signal(signal.SIGINT, signal.default_int_handler)
 here, run = pathlib.Path(sys.argv[1]).parent, [sys.executable, "-c", sys.argv[2]]
 sweep.commands = lambda *_: [(here / name, run) for name in "ab"]
 sweep.check_arguments = lambda *_: None
+def tell():
+    while not any("ready" in path.read_text() for path in (here / "logs").glob("*.txt")):
+        time.sleep(0.1)
+    print("ready", flush=True)
+threading.Thread(target=tell, daemon=True).start()
 sys.exit(sweep.main([sys.argv[1]]))"""
 
 
@@ -177,6 +220,7 @@ sys.exit(sweep.main([sys.argv[1]]))"""
 def test_ctrl_c_at_a_terminal_lets_the_run_save_before_the_sweep_ends(tmp_path):
     """A terminal sends it to the sweep and to the run, which needs a moment for its checkpoint."""
     status, written = interrupt([sys.executable, "-c", SWEEP_OF_TWO, str(config(tmp_path)), RUN], "ready")
-    assert "saved" in written
-    assert written.count("ready") == 1
+    assert (tmp_path / "logs" / "a.txt").read_text() == "ready\nsaved\n"
+    assert not (tmp_path / "logs" / "b.txt").exists()
+    assert "The same command goes on." in written
     assert status == 130

@@ -6,6 +6,7 @@ import json
 import pickle
 import platform
 import re
+import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -22,7 +23,7 @@ from helpers.models import tiny_bert, tiny_vit
 from helpers.training import arguments
 from hf_logitmix import METHODS, Method, MixTrainer, MixTrainingArguments, get_method
 from hf_logitmix.criteria import CrossEntropy
-from hf_logitmix.hub.provenance import method_record
+from hf_logitmix.hub.provenance import git_record, method_record, public_command
 from hf_logitmix.mixing import Linear
 from hf_logitmix.objectives import Mixed
 from hf_logitmix.pairing import Beta, RandomPairs
@@ -322,3 +323,29 @@ def test_another_criterion_is_not_gone_on_with(tmp_path):
     run(tmp_path, get_method("mixup", criterion=Doubled()), max_steps=1)
     with pytest.raises(ValueError, match=r"criterion was .*Doubled and is that of the labels"):
         run(tmp_path, "mixup", resume=str(tmp_path / "checkpoint-1"))
+
+
+def test_a_command_line_is_recorded_without_paths_tokens_and_names_of_the_hub(tmp_path):
+    (tmp_path / "there").mkdir()
+    words = ["--model_name_or_path", str(tmp_path / "there"), "--output_dir=/home/me/out", "--hub_token", "hf_secret"]
+    words += ["--hub-model-id=me/model", "--method", "mixup", "--weights", "1", "0.5", "--model_kwargs", "a" * 5000]
+    shown = public_command("hf-logitmix glue", words)
+    expected = "--model_name_or_path there --output_dir=out --method mixup --weights 1 0.5 --model_kwargs " + "a" * 5000
+    assert shown == f"hf-logitmix glue {expected}"
+
+
+def test_the_commit_is_that_of_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_record() is None
+    name = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+    (tmp_path / "kept.txt").write_text("1")
+    for words in (["init", "-q"], ["add", "."], [*name, "commit", "-q", "-m", "one"]):
+        subprocess.run(["git", *words], check=True)
+    commit = subprocess.run(["git", "log", "-1", "--format=%H"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "untracked.txt").touch()
+    assert git_record() == {"commit": commit.strip(), "clean": True}
+    (tmp_path / "kept.txt").write_text("2")
+    assert git_record()["clean"] is False
+    monkeypatch.setenv("PATH", "")
+    assert git_record() is None

@@ -1,0 +1,148 @@
+"""Does a method help on your data? Methods x seeds, side by side, and what they say on one screen.
+
+    hf-logitmix compare mrpc --model_name_or_path bert-base-uncased --methods logitmix mixup --seeds 5
+    hf-logitmix compare train.csv --validation_file dev.csv --model_name_or_path bert-base-uncased --budget 2h
+    hf-logitmix compare path/to/images --model timm/resnet18 --methods logitmix_c cutmix
+
+DATA is a GLUE task; with `--model_name_or_path` a file or dataset of `hf-logitmix text`; with `--model` one of
+`hf-logitmix images`. Every other argument is passed to each run. `vanilla` is always there, and a second time for twice
+as long where a method sees clean and mixed rows, which costs it more. Nothing that is done is done again: the same
+command, with more seeds or methods too, goes on. It is a sweep, and its file is left in the output folder.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from hf_logitmix import METHODS
+from hf_logitmix.commands import sweep
+from hf_logitmix.commands.main import COMMANDS
+from hf_logitmix.commands.methods import rows_of
+from hf_logitmix.commands.parser import Parser
+from hf_logitmix.evidence.comparison import compare
+from hf_logitmix.evidence.page import page
+from hf_logitmix.evidence.records import NAME, arguments_of, read_record
+from hf_logitmix.evidence.verdict import screen
+from hf_logitmix.glue.tasks import TASKS
+
+BASELINE = "vanilla"
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LENGTHS = ("--max_steps", "--num_train_epochs")  # the first that is given sets how long a run is
+
+
+def seconds(text: str) -> float:
+    """A time such as ``90m`` or ``1.5h``.
+
+    Raises:
+        ValueError: for any other text.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None or not float(found[1]):
+        raise ValueError(f"budget={text!r}: pass a time such as 45m, 2h or 1d.")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def planned(data: str, methods: Sequence[str], seeds: int, output_dir: str, extra: Sequence[str]) -> dict[str, Any]:
+    """The sweep that a comparison is.
+
+    Raises:
+        ValueError: for no seeds, and for data without a model.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds={seeds}: pass at least 1; below 3 nothing can be told from luck.")
+    given = arguments_of(extra)
+    kind = _kind(data, given)
+    every = list(dict.fromkeys([BASELINE, *methods]))
+    if any(_costs_more(method) for method in every):
+        every.insert(1, _twice_as_long(kind, given))
+    return {
+        "output_dir": output_dir,
+        kind: [data],
+        "methods": list(dict.fromkeys(every)),
+        "seeds": list(range(1, seeds + 1)),
+        "arguments": {name.removeprefix("--"): values for name, values in given.items()},
+    }
+
+
+def _kind(data: str, given: dict[str, list[str]]) -> str:
+    if "--model" in given and data not in TASKS:
+        return "datasets"
+    if "--model_name_or_path" not in given:
+        raise ValueError(
+            "no model is named: pass --model_name_or_path for texts, such as bert-base-uncased, or --model for images, "
+            "such as timm/resnet18."
+        )
+    return "tasks" if data in TASKS else "texts"
+
+
+def _costs_more(method: str) -> bool:
+    name = method.split()[0]
+    return name in METHODS and rows_of(METHODS[name]) == "clean and mixed"
+
+
+def _twice_as_long(kind: str, given: dict[str, list[str]]) -> str:
+    name = next((name for name in _LENGTHS if name in given), _LENGTHS[-1])
+    default = import_module(COMMANDS[sweep.KINDS[kind]].module).parser().get_default(name.removeprefix("--"))
+    length = float(given[name][0]) if name in given else float(default)
+    return f"{BASELINE} {name} {2 * length:g}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = Parser("hf-logitmix compare", description=__doc__)
+    parser.add_argument("data", help="GLUE task, file, folder, or dataset of the Hub")
+    parser.add_argument(
+        "--methods", nargs="+", default=["logitmix", "mixup", "label_smoothing"], help="each may have options: quote it"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--budget", help="start no further seed that would end later, such as 2h")
+    parser.add_argument("--output_dir", help="of the runs [runs/compare-DATA]")
+    sweep.add_engine(parser)
+    known, extra = parser.parse_known_args(argv)
+    budget = None if known.budget is None else seconds(known.budget)
+    output = Path(known.output_dir or f"runs/compare-{Path(known.data).stem}")
+    engine = sweep.ENGINES[known.engine](known.jobs)
+    config = planned(known.data, known.methods, known.seeds, str(output), extra)
+    runs = sweep.commands(config, [])
+    sweep.check_arguments(runs)
+    for folder, command in runs:
+        sweep.check_same(folder, command)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "compare.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+    started, failed, stopped = time.monotonic(), [], ""
+    with tqdm(total=len(runs), desc=known.data, unit="run") as bar:
+        for number, seed in enumerate(config["seeds"]):
+            spent = time.monotonic() - started
+            if budget is not None and number and spent * (number + 1) / number > budget:
+                stopped = f"The budget of {known.budget} ends before seed {seed} would."
+                break
+            of_seed = sweep.commands({**config, "seeds": [seed]}, [])
+            ended = sweep.run_all(of_seed, engine, bar)
+            failed += ended.failed
+            if ended.stopped:
+                print("\nStopped. The same command goes on.")
+                return 130
+            if len(failed) == len(of_seed):
+                stopped = "All runs of the first seed failed, so no other was started."
+                break
+    records = [read_record(folder / NAME) for folder, _ in runs if sweep.is_done(folder)]
+    print(f"\n{stopped}" if stopped else "")
+    if len(records) < len(runs):
+        print(f"Of {len(runs)} runs {len(records)} are complete.")
+    if any(run.method == BASELINE for run in records):
+        found = compare(records, BASELINE)
+        print("\n".join(map(screen, found)))
+        (output / "report.html").write_text(page(found, f"Methods on {known.data}"), encoding="utf-8")
+        print(f"\nTables, pictures and every run: {output / 'report.html'}")
+    if failed:
+        print(f"Failed: {', '.join(folder.name for folder in failed)}; their logs are in {output / 'logs'}.")
+    return 1 if failed else 0

@@ -1,0 +1,293 @@
+"""Whether methods differ from a baseline: means over seeds, paired differences, and when a difference counts."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+from hf_logitmix.calibration.differences import Difference, difference_of_samples, sampled
+from hf_logitmix.calibration.registry import columns, metric_of
+from hf_logitmix.calibration.rows import Floats
+from hf_logitmix.evidence.records import Record, labels_of
+from hf_logitmix.glue.tasks import TASKS
+
+LEVEL = 0.95  # of intervals; a difference counts where p is below 1 - LEVEL
+_GROUP = ("task", "data", "model", "n_train", "n_eval")
+_CLIPPED_APART = 0.1  # shares of clipped steps that differ by more are told of
+
+
+@dataclass(frozen=True)
+class Against:
+    """How much higher a metric is than the baseline's.
+
+    Attributes:
+        difference: of the means over common seeds, with its interval.
+        p: of the paired t-test over seeds, corrected by Holm over the methods; None for a single seed.
+        is_better: whether a positive difference is better.
+    """
+
+    difference: Difference
+    p: float | None
+    higher_is_better: bool
+
+    @property
+    def counts(self) -> bool:
+        """Whether the interval leaves 0 out and the test agrees."""
+        _, low, high = self.difference
+        return self.p is not None and self.p < 1 - LEVEL and not low <= 0 <= high
+
+    @property
+    def is_better(self) -> bool:
+        return (self.difference.value > 0) == self.higher_is_better
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method: over its seeds the values of each metric, and each of them against the baseline.
+
+    Attributes:
+        label: its name, and what it is told besides.
+        records: a run for each seed.
+        values: name of a metric -> the values of the runs; left out where a run lacks it.
+        against: name of a metric -> how it differs; empty for the baseline, and without a common seed.
+        common: the seeds that the baseline has too.
+        time: time of training over that of the baseline, the median over common seeds; None if it is not known.
+    """
+
+    label: str
+    records: tuple[Record, ...]
+    values: Mapping[str, list[float]]
+    against: Mapping[str, Against]
+    common: tuple[int, ...]
+    time: float | None
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.records]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods on one task and on the same examples.
+
+    Attributes:
+        title: which task, with how many examples, on which model.
+        task: its name.
+        metrics: name of a metric -> what heads its column, the task's own first.
+        baseline: the label of the row that the others are held against.
+        rows: the baseline first.
+        remarks: what makes a comparison less fair, a sentence each.
+    """
+
+    title: str
+    task: str
+    metrics: Mapping[str, str]
+    baseline: str
+    rows: tuple[Row, ...]
+    remarks: tuple[str, ...]
+
+
+def compare(records: Sequence[Record], baseline: str = "vanilla") -> list[Comparison]:
+    r"""Hold every method against a baseline, on each task for itself.
+
+    A difference is of the means over the seeds that both have. Its interval is of the bootstrap over seeds and examples
+    (`hf_logitmix.calibration.differences`) where the logits of all of these runs were kept, otherwise of the t
+    distribution over seeds. Beside it stands the paired t-test over seeds, with the p-values of all methods of a task
+    corrected by Holm (1979).
+
+    Args:
+        records: of one or more tasks.
+        baseline: a label, as `hf_logitmix.evidence.records.labels_of` makes them.
+
+    Raises:
+        ValueError: for a task without the baseline, and for two runs of one method with one seed.
+    """
+    groups: dict[tuple, list[Record]] = defaultdict(list)
+    for run in records:
+        noise = run.values.get("settings", {}).get("label_noise")
+        groups[(*(run.values.get(key) for key in _GROUP), noise)].append(run)
+    return [_compare(runs, baseline) for runs in groups.values()]
+
+
+def _compare(records: Sequence[Record], baseline: str) -> Comparison:
+    of_label: dict[str, dict[int, Record]] = defaultdict(dict)
+    for run, label in zip(records, labels_of(records), strict=True):
+        if run.seed in of_label[label]:
+            raise ValueError(
+                f"{of_label[label][run.seed].path} and {run.path} are both runs of {label} with seed {run.seed}: pass "
+                "a folder with one of them."
+            )
+        of_label[label][run.seed] = run
+    title = _title(records[0].values)
+    if baseline not in of_label:
+        raise ValueError(f"{title}: there is no {baseline}, only {', '.join(of_label)}: name one of them as baseline.")
+    metrics = metrics_of(records)
+    samples = {run.path: _sampled(run) for run in records}
+    labels = sorted(of_label, key=lambda label: label != baseline)
+    found = {label: _against(of_label[label], of_label[baseline], metrics, samples) for label in labels[1:]}
+    for name in metrics:
+        tested = [label for label in found if name in found[label] and found[label][name].p is not None]
+        for label, p in zip(tested, holm([found[label][name].p or 0.0 for label in tested]), strict=True):
+            own = found[label][name]
+            found[label][name] = Against(own.difference, p, own.higher_is_better)
+    rows = []
+    for label in labels:
+        runs = of_label[label]
+        common = tuple(seed for seed in runs if seed in of_label[baseline])
+        values = {name: [run.values.get(f"eval_{name}") for run in runs.values()] for name in metrics}
+        known = {name: of for name, of in values.items() if None not in of}
+        time = _time(runs, of_label[baseline], common)
+        rows.append(Row(label, tuple(runs.values()), known, found.get(label, {}), common, time))
+    return Comparison(title, records[0].values["task"], metrics, baseline, tuple(rows), tuple(_remarks(rows)))
+
+
+def metrics_of(records: Sequence[Record]) -> dict[str, str]:
+    """Name -> head of the columns: the task's own metric, then those of tables, as far as a run has them."""
+    own = own_metric(records[0].values)
+    heads = {own: own.replace("_", " "), **{name: head for head, name in columns().items()}}
+    return {name: head for name, head in heads.items() if any(f"eval_{name}" in run.values for run in records)}
+
+
+def own_metric(run: Mapping[str, Any]) -> str:
+    """The metric that a run's task is judged by."""
+    if run["task"] in TASKS:
+        return TASKS[run["task"]].metrics[0]
+    known = [name for name in ("accuracy", "pearson", "f1_micro", "rmse") if f"eval_{name}" in run]
+    return known[0] if known else "accuracy"
+
+
+def _title(run: Mapping[str, Any]) -> str:
+    noise = run.get("settings", {}).get("label_noise")
+    return (
+        f"{run['task']}{f' with {noise} label noise' if noise else ''}: {run.get('n_train', 0):,} training and "
+        f"{run.get('n_eval', 0):,} evaluation examples, {run.get('model', 'a model')}"
+    )
+
+
+def _sampled(run: Record) -> dict[str, Floats] | None:
+    logits = run.logits()
+    return None if logits is None else sampled(*logits)
+
+
+def _against(
+    ours: Mapping[int, Record],
+    theirs: Mapping[int, Record],
+    metrics: Mapping[str, str],
+    samples: Mapping[Any, dict[str, Floats] | None],
+) -> dict[str, Against]:
+    """Each metric against the baseline's, p-values as they are."""
+    common = [seed for seed in ours if seed in theirs]
+    pairs = [(ours[seed], theirs[seed]) for seed in common]
+    if not pairs:
+        return {}
+    drawn: dict[str, Difference] = {}
+    mine, others = ([samples[run.path] for run in side] for side in zip(*pairs, strict=True))
+    if all(of is not None for of in [*mine, *others]):
+        _check_same_examples(pairs)
+        drawn = difference_of_samples(mine, others, level=LEVEL)  # type: ignore[arg-type]
+    found = {}
+    for name in metrics:
+        values = [tuple(run.values.get(f"eval_{name}") for run in pair) for pair in pairs]
+        if any(None in pair for pair in values):
+            continue
+        apart = [mine - other for mine, other in values]  # type: ignore[operator]
+        over_seeds, p = paired_t(apart)
+        metric = metric_of(name)
+        higher = metric.higher_is_better if metric else name != "rmse"
+        found[name] = Against(drawn.get(name, over_seeds), p, higher)
+    return found
+
+
+def _check_same_examples(pairs: Sequence[tuple[Record, Record]]) -> None:
+    first = pairs[0][0].logits()
+    for run in (run for pair in pairs for run in pair):
+        other = run.logits()
+        if first is None or other is None or not np.array_equal(first[1], other[1]):
+            raise ValueError(f"{run.path} was evaluated on other examples than {pairs[0][0].path}: compare like runs.")
+
+
+def paired_t(apart: Sequence[float]) -> tuple[Difference, float | None]:
+    """The mean of paired differences with its interval, and the p-value of the two-sided t-test that it is 0.
+
+    Of a single difference the interval has no ends (NaN), and p is None.
+    """
+    mean, count = statistics.fmean(apart), len(apart)
+    if count == 1:
+        return Difference(mean, math.nan, math.nan), None
+    error = statistics.stdev(apart) / math.sqrt(count)
+    if error == 0:
+        return Difference(mean, mean, mean), float(mean == 0)
+    reach = float(t.ppf((1 + LEVEL) / 2, count - 1)) * error
+    return Difference(mean, mean - reach, mean + reach), float(2 * t.sf(abs(mean) / error, count - 1))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values of a family of tests, corrected (Holm, A simple sequentially rejective multiple test procedure, 1979).
+
+    The k-th smallest of m is multiplied by m - k + 1; none is below a smaller one before it, or above 1.
+    """
+    order = sorted(range(len(p)), key=lambda number: p[number])
+    found, least = [0.0] * len(p), 0.0
+    for rank, number in enumerate(order):
+        least = max(least, min(1.0, (len(p) - rank) * p[number]))
+        found[number] = least
+    return found
+
+
+def _time(ours: Mapping[int, Record], theirs: Mapping[int, Record], common: Sequence[int]) -> float | None:
+    """The median over seeds; runs that were resumed are left out, as their time is known in part."""
+    pairs = [(ours[seed].values, theirs[seed].values) for seed in common]
+    known = [
+        mine["train_seconds"] / other["train_seconds"]
+        for mine, other in pairs
+        if all(run.get("train_seconds") and not run.get("resumed_from_step") for run in (mine, other))
+    ]
+    return statistics.median(known) if known else None
+
+
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    """What is not the same for all, other than the methods."""
+    base, told = rows[0], []
+    clipped = {row.label: _mean_of(row, "train_grad_clipped") for row in rows}
+    shares = {label: share for label, share in clipped.items() if share is not None}
+    if base.label in shares and max(shares.values()) - min(shares.values()) > _CLIPPED_APART:
+        least, most = (pick(shares, key=lambda label: shares[label]) for pick in (min, max))
+        told.append(
+            f"Gradients were clipped in {shares[least]:.0%} ({least}) to {shares[most]:.0%} ({most}) of the steps, "
+            "which shortens some more than others: compare with --max_grad_norm 0 too."
+        )
+    data = {row.label: _train_digests(row) for row in rows}
+    other = [label for label, of in data.items() if None not in of and None not in data[base.label]]
+    if strange := [label for label in other if data[label] != data[base.label]]:
+        told.append(f"{', '.join(strange)}: trained on other examples or labels than {base.label}.")
+    every = sorted({seed for row in rows for seed in row.seeds})
+    if short := [f"{row.label} ({len(row.seeds)})" for row in rows if sorted(row.seeds) != every]:
+        told.append(f"Not all have all {len(every)} seeds: {', '.join(short)}.")
+    return told
+
+
+def _train_digests(row: Row) -> set[str | None]:
+    return {run.values.get("digests", {}).get("train") for run in row.records}
+
+
+def _mean_of(row: Row, name: str) -> float | None:
+    values = [run.values.get(name) for run in row.records]
+    return None if None in values or not values else statistics.fmean(values)  # type: ignore[type-var]
+
+
+def in_order(rows: Sequence[Row], name: str) -> list[Row]:
+    """Rows by the mean of a metric, the best first; those without it last."""
+    metric = metric_of(name)
+    sign = -1 if metric is None or metric.higher_is_better else 1
+
+    def key(row: Row) -> tuple[bool, float]:
+        return (True, 0.0) if name not in row.values else (False, sign * statistics.fmean(row.values[name]))
+
+    return sorted(rows, key=key)

@@ -1,0 +1,129 @@
+"""The records that runs leave, and what to call the method of each."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_logitmix.glue.tasks import TASKS
+from hf_logitmix.methods import METHODS
+
+NAME, LOGITS, HISTORY = "all_results.json", "eval_logits.npz", "log_history.json"  # in the folder of a run
+_NEEDED = {"task", "method_name", "seed"}
+# Arguments of a command line that do not tell of a method.
+_OF_EACH_RUN = {"--method", "--output_dir", "--seed", "--resume_from_checkpoint"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run.
+
+    Attributes:
+        values: what its ``all_results.json`` holds.
+        path: of that file, which may have another name; its logits are beside it, in ``eval_logits.npz`` or in a file
+            of its own name.
+    """
+
+    values: dict[str, Any]
+    path: Path
+
+    @property
+    def seed(self) -> int:
+        return self.values["seed"]
+
+    @property
+    def method(self) -> str:
+        return self.values["method_name"]
+
+    @property
+    def logits_path(self) -> Path:
+        return self.path.with_name(LOGITS) if self.path.name == NAME else self.path.with_suffix(".npz")
+
+    def logits(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """What was predicted of the examples that the figures are of, and their labels; None if it was not kept."""
+        if not self.logits_path.is_file():
+            return None
+        with np.load(self.logits_path) as saved:
+            return saved["logits"], saved["labels"]
+
+    def history(self) -> list[dict[str, Any]]:
+        """What was logged during training; empty if it was not kept."""
+        path = self.path.with_name(HISTORY)
+        return _read(path) if self.path.name == NAME and path.is_file() else []
+
+    @property
+    def words(self) -> list[str]:
+        """The command line; empty for runs that had none."""
+        return shlex.split(self.values.get("command") or "")
+
+
+def read_records(folder: str | Path) -> list[Record]:
+    """Every record of a run below a folder, by task, method and seed, in the order of their tables.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: for a file that is no JSON, by its name.
+    """
+    found = [(_read(path), path) for path in sorted(Path(folder).rglob("*.json"))]
+    records = [Record(run, path) for run, path in found if isinstance(run, dict) and set(run) >= _NEEDED]
+    if not records:
+        raise FileNotFoundError(f"{folder} holds no results: pass the folder that a sweep wrote to.")
+    return sorted(records, key=lambda run: (*placed(run.values["task"], TASKS), *placed(run.method, METHODS), run.seed))
+
+
+def read_record(path: Path) -> Record:
+    """The record of one run.
+
+    Raises:
+        ValueError: for a file that is no JSON, by its name.
+    """
+    return Record(_read(path), path)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it, or run that run again.") from error
+
+
+def placed(name: str, order: Iterable[str]) -> tuple[int, str]:
+    """What sorts names by an order, and behind it those that are not there."""
+    names = list(order)
+    return names.index(name) if name in names else len(names), name
+
+
+def arguments_of(words: Sequence[str]) -> dict[str, list[str]]:
+    """The arguments of a command line by name, the last one of a name as a parser takes it."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            found[name] = [value] if value else []
+        elif name:
+            found[name].append(word)
+    return found
+
+
+def labels_of(records: Sequence[Record]) -> list[str]:
+    """What to call the method of each run: its name, and the arguments in which it differs from most of the runs.
+
+    Of nine runs with three epochs and one with six that one is called ``vanilla --num_train_epochs 6``.
+    """
+    given = [arguments_of(run.words) for run in records]
+    told = [{name: " ".join(values) for name, values in own.items() if name not in _OF_EACH_RUN} for own in given]
+    names = dict.fromkeys(name for own in told for name in own)
+    usual = {name: Counter(own.get(name) for own in told).most_common(1)[0][0] for name in names}
+    labels = []
+    for run, own in zip(records, told, strict=True):
+        differs = [f"{name} {own.get(name, 'left out')}".strip() for name in names if own.get(name) != usual[name]]
+        labels.append(" ".join([run.method, *differs]))
+    return labels

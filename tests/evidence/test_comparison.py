@@ -1,0 +1,183 @@
+"""Comparisons of runs that are made up, against SciPy, R's of Holm, and plain arithmetic."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from helpers.records import LABELS, N, write
+from hf_logitmix.calibration.differences import differences
+from hf_logitmix.evidence.comparison import compare, holm, in_order, paired_t
+from hf_logitmix.evidence.plots import forest
+from hf_logitmix.evidence.records import labels_of, read_records
+from hf_logitmix.evidence.verdict import screen, verdict
+
+
+def test_holms_correction_is_that_of_a_known_example():
+    """The p-values of R's p.adjust(c(0.01, 0.02, 0.03, 0.04, 0.05), "holm"), and an order that is not sorted."""
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+    assert holm([0.04, 0.001, 0.9]) == pytest.approx([0.08, 0.003, 0.9])
+    assert holm([]) == []
+
+
+def test_the_paired_test_is_scipys():
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.normal(size=5) + 0.5, rng.normal(size=5)
+    found, p = paired_t(list(ours - theirs))
+    known = ttest_rel(ours, theirs)
+    assert p == pytest.approx(known.pvalue)
+    assert tuple(found)[1:] == pytest.approx(tuple(known.confidence_interval()))
+    assert paired_t([0.5, 0.5, 0.5]) == ((0.5, 0.5, 0.5), 0.0)
+    assert paired_t([0.0, 0.0])[1] == 1.0
+    alone, p = paired_t([0.25])
+    assert (alone.value, p) == (0.25, None)
+    assert math.isnan(alone.low)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four seeds: vanilla is too sure of itself, smooth is the same but for that, worse knows less, same is vanilla."""
+    for seed in range(1, 5):
+        write(tmp_path, "vanilla", seed, sharpness=4.0)
+        write(tmp_path, "label_smoothing", seed, sharpness=1.0)
+        write(tmp_path, "mixup", seed, sharpness=4.0, skill=0.2)
+        write(tmp_path, "focal", seed, sharpness=4.0)
+    return tmp_path
+
+
+def test_methods_are_held_against_the_baseline(folder):
+    (found,) = compare(read_records(folder))
+    rows = {row.label: row for row in found.rows}
+    assert list(rows) == ["vanilla", "label_smoothing", "focal", "mixup"]
+    assert rows["vanilla"].against == {}
+    both = {name: [read.logits() for read in rows[name].records] for name in rows}
+    known = differences(both["label_smoothing"], both["vanilla"])
+    for name in ("accuracy", "ece", "nll", "aurc", "ece_scaled", "nll_scaled"):
+        assert tuple(rows["label_smoothing"].against[name].difference) == pytest.approx(tuple(known[name]))
+        a, b = (np.mean(rows[label].values[name]) for label in ("label_smoothing", "vanilla"))
+        assert rows["label_smoothing"].against[name].difference.value == pytest.approx(a - b, abs=1e-9)
+    counts = {label: {name for name, of in row.against.items() if of.counts} for label, row in rows.items()}
+    assert counts["focal"] == counts["vanilla"] == set()
+    assert {"ece", "nll"} <= counts["label_smoothing"]
+    assert "accuracy" not in counts["label_smoothing"]
+    assert "accuracy" in counts["mixup"]
+    assert rows["label_smoothing"].against["nll"].is_better
+    assert not rows["mixup"].against["accuracy"].is_better
+    assert rows["mixup"].time == 2.0
+
+
+def test_p_values_are_corrected_over_the_methods_of_a_task(folder):
+    (found,) = compare(read_records(folder))
+    base, *others = found.rows
+    raw = [ttest_rel(row.values["nll"], base.values["nll"]).pvalue for row in others]
+    raw = [1.0 if math.isnan(p) else p for p in raw]  # of focal, whose differences are all 0
+    assert [row.against["nll"].p for row in others] == pytest.approx(holm(raw))
+
+
+def test_without_logits_intervals_are_those_over_seeds(tmp_path):
+    for seed in (1, 2, 3):
+        write(tmp_path, "vanilla", seed, sharpness=4.0, logits=False)
+        write(tmp_path, "mixup", seed, logits=False)
+    (found,) = compare(read_records(tmp_path))
+    base, row = found.rows
+    known = ttest_rel(row.values["ece"], base.values["ece"]).confidence_interval()
+    assert tuple(row.against["ece"].difference)[1:] == pytest.approx(tuple(known))
+
+
+def test_one_seed_tells_nothing(tmp_path):
+    for method in ("vanilla", "mixup"):
+        write(tmp_path, method, 1, sharpness=4.0 if method == "vanilla" else 1.0)
+    (found,) = compare(read_records(tmp_path))
+    assert not any(of.counts for of in found.rows[1].against.values())
+    assert verdict(found) == [
+        "One seed of each: no difference can be told from the luck of a seed. Run at least three, better five."
+    ]
+
+
+def test_the_verdict_says_no_difference_where_there_is_none(folder):
+    (found,) = compare(read_records(folder))
+    told = {line.split(":")[0]: line for line in verdict(found)}
+    everything = "accuracy, calibration error, NLL and NLL after temperature scaling"
+    assert told["focal"] == f"focal: no difference in {everything}."
+    assert told["label_smoothing"].startswith("label_smoothing: better calibration error (-0.")
+    assert "no difference in accuracy and NLL after temperature scaling" in told["label_smoothing"]
+    assert told["mixup"].startswith("mixup: worse accuracy (-0.")
+    assert told["Accuracy"] == "Accuracy: nothing is better; worse: mixup."
+    assert told["Calibration error"].startswith("Calibration error: better than vanilla: label_smoothing")
+
+
+def test_the_screen_marks_what_counts(folder):
+    (found,) = compare(read_records(folder))
+    lines = {line.split("  ")[0]: line for line in screen(found).splitlines()}
+    assert found.title in lines
+    assert "*" not in lines["vanilla"]
+    assert "*" not in lines["focal"]
+    mean = np.mean(found.rows[1].values["ece"])
+    assert f"{mean:.3f} ({found.rows[1].against['ece'].difference.value:+.3f})*" in lines["label_smoothing"]
+
+
+def test_what_makes_a_comparison_less_fair_is_told(tmp_path):
+    for seed in (1, 2):
+        write(tmp_path, "vanilla", seed, train_grad_clipped=0.05, digests={"train": "a"})
+        write(tmp_path, "mixup", seed, train_grad_clipped=0.9, digests={"train": "b"})
+    write(tmp_path, "vanilla", 3, train_grad_clipped=0.05, digests={"train": "a"})
+    (found,) = compare(read_records(tmp_path))
+    clipped, data, seeds = found.remarks
+    assert clipped.startswith("Gradients were clipped in 5% (vanilla) to 90% (mixup) of the steps")
+    assert data == "mixup: trained on other examples or labels than vanilla."
+    assert seeds == "Not all have all 3 seeds: mixup (2)."
+
+
+def test_a_method_is_called_by_what_it_is_told_besides(tmp_path):
+    for words in ("--num_train_epochs 3", "--num_train_epochs 6", "--num_train_epochs 3 --level hidden:2"):
+        for method in ("vanilla", "mixup") if "level" not in words else ("mixup",):
+            write(tmp_path, method, 1, words=f"{words} --output_dir runs/x/{method}")
+    records = read_records(tmp_path)
+    assert sorted(labels_of(records)) == [
+        "mixup",
+        "mixup --level hidden:2",
+        "mixup --num_train_epochs 6",
+        "vanilla",
+        "vanilla --num_train_epochs 6",
+    ]
+
+
+@pytest.mark.parametrize("lacks", ["baseline", "seed", "labels"])
+def test_what_cannot_be_compared_is_refused(tmp_path, lacks):
+    for seed in (1, 2):
+        write(tmp_path, "mixup", seed)
+        write(tmp_path, "vanilla", seed)
+    if lacks == "seed":
+        write(tmp_path, "mixup", 1, words=" --seed 1")
+        with pytest.raises(ValueError, match=r"are both runs of mixup with seed 1: pass a folder with one of them"):
+            compare(read_records(tmp_path))
+    elif lacks == "labels":
+        np.savez(tmp_path / "mixup-2.npz", logits=np.zeros((N, 2)), labels=1 - LABELS)
+        with pytest.raises(ValueError, match=r"mixup-2\.json was evaluated on other examples"):
+            compare(read_records(tmp_path))
+    else:
+        with pytest.raises(ValueError, match=r"there is no lamix, only vanilla, mixup: name one of them"):
+            compare(read_records(tmp_path), "lamix")
+
+
+def test_the_best_comes_first(folder):
+    (found,) = compare(read_records(folder))
+    assert in_order(found.rows, "nll")[0].label == "label_smoothing"
+    assert in_order(found.rows, "accuracy")[-1].label == "mixup"
+
+
+def test_the_forest_draws_each_difference_once(folder):
+    (found,) = compare(read_records(folder))
+    figure = forest(found, ["nll", "no such metric"])
+    (axes,) = figure.axes
+    drawn = [
+        tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2 and line.get_ydata()[0] != 0.5
+    ]
+    known = [(low, high) for _, low, high in (row.against["nll"].difference for row in found.rows[1:])]
+    assert [pair for pair in drawn if pair in known] == known
+    colors = [line.get_color() for line in axes.lines if line.get_marker() == "o"]
+    assert len(set(colors)) == 3  # better, no difference, worse
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["label_smoothing", "focal", "mixup"]
