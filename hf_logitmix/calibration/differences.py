@@ -81,7 +81,7 @@ def difference_of_samples(
     found = {}
     for name in ours[0]:
         apart = np.stack([a[name] - b[name] for a, b in zip(ours, theirs, strict=True)], 1)
-        rng, count = np.random.default_rng(seed), len(ours)
+        rng, count = np.random.default_rng([seed, 1]), len(ours)  # not the numbers that draw examples
         of_runs = [np.bincount(rng.integers(count, size=count), minlength=count) / count for _ in apart[1:]]
         value, drawn = apart[0].mean(), (apart[1:] * np.stack(of_runs)).sum(1)
         low, high = np.quantile(drawn - drawn.mean() + value, [(1 - level) / 2, (1 + level) / 2])

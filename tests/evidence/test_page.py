@@ -85,7 +85,7 @@ def test_the_page_has_every_figure_and_needs_nothing_else(runs, capsys):
     assert "class" not in table[1][heads.index("ECE")][1]
     pictures = [Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))) for source in page.images]
     assert len(pictures) == 6
-    assert all(picture.format == "PNG" and min(picture.size) > 200 for picture in pictures)
+    assert all(picture.format == "PNG" and min(picture.size) > 100 for picture in pictures)
     assert text.count("--run_name &lt;b&gt;&amp;amp;") == 6
 
 
