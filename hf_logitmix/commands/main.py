@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from hf_logitmix._requirements import COMMANDS as RUNS
-from hf_logitmix._requirements import VISION, require
+from hf_logitmix._requirements import PLOTS, VISION, require
 from hf_logitmix._version import __version__
 from hf_logitmix.commands.parser import did_you_mean
 
@@ -40,6 +40,8 @@ COMMANDS = {
     "sweep": Command("hf_logitmix.commands.sweep", "run tasks x methods x seeds of a file", RUNS),
     "table": Command("hf_logitmix.commands.table", "collect runs into one table"),
     "cam": Command("hf_logitmix.vision.cam", "draw where in an image runs see its class", {**RUNS, **VISION}),
+    "toy": Command("hf_logitmix.toy.command", "what every method makes of points, offline, in half a minute", PLOTS),
+    "figure": Command("hf_logitmix.commands.figure", "draw a figure of a paper from runs", PLOTS),
     "methods": Command("hf_logitmix.commands.methods", "list the methods; of one: its parts, options and papers"),
 }
 
