@@ -198,6 +198,12 @@ def test_calibration_slides_train_as_they_say():
         assert (args.opt, args.momentum, args.learning_rate) == ("sgd", 0.9, 0.003)
 
 
+def test_students_learn_from_the_teachers_that_the_sweep_before_leaves():
+    made = {str(folder) for folder, _ in sweep.commands(sweep.read_config("paper_label_smoothing_teachers"), [])}
+    taught = {args.teacher for _, args, _ in runs_of("paper_label_smoothing_students") if args.method == "distillation"}
+    assert taught == made
+
+
 def test_every_figure_over_an_option_has_its_sweep():
     named = {figure.sweep for figure in FIGURES.values() if figure.sweep}
     assert named == {name for name in FILES if name.startswith("figure_")} - {"figure_over_training"}
