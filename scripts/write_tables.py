@@ -5,8 +5,9 @@
 
 The fields of `MixTrainingArguments`, the table of methods in README.md, in docs/methods the tables of hyperparameters
 (their column "in the paper" is written by hand and kept) and the list of options that only Python sets,
-docs/papers.md from these and `hf_logitmix.papers`, the table of metrics in docs/calibration.md, and the tables of
-ratios in docs/performance.md, from the records in benchmarks.
+docs/papers.md from these, `hf_logitmix.papers` and the heads of the sweeps of papers, the table of metrics in
+docs/calibration.md, that of the toy in docs/figures.md, and the tables of ratios in docs/performance.md, from the
+records in benchmarks.
 """
 
 from __future__ import annotations
@@ -23,17 +24,21 @@ from transformers import TrainingArguments
 
 from hf_logitmix.calibration.registry import METRICS
 from hf_logitmix.commands.methods import in_short, rows_of, values_of
+from hf_logitmix.commands.sweep import CONFIGS
 from hf_logitmix.criteria import CRITERIA
 from hf_logitmix.method import Method
 from hf_logitmix.methods import METHODS
 from hf_logitmix.options import options_of
 from hf_logitmix.papers import TEMPERATURE, Paper
+from hf_logitmix.toy.command import entries, folder_of
 
 ROOT = Path(__file__).resolve().parents[1]
 ARGUMENTS = ROOT / "hf_logitmix" / "training" / "arguments.py"
 README = ROOT / "README.md"
 CALIBRATION = ROOT / "docs" / "calibration.md"
 PAPERS = ROOT / "docs" / "papers.md"
+FIGURES = ROOT / "docs" / "figures.md"
+TOY = ROOT / "glue_runs" / "results" / "toy"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 PAGES = ROOT / "docs" / "methods"
 BEGIN, END = "    # options of the methods, written by scripts/write_tables.py", "    # end of the options"
@@ -43,6 +48,11 @@ Which papers a method is from, a command that trains with it, and the values tha
 the paper. What a command sets is ours unless its page says otherwise. BibTeX entries are in `hf_logitmix.papers`
 (`get_method("mixup").papers[0].bibtex`) and in the card of each model. This page is written by
 `scripts/write_tables.py`."""
+TABLES_HEAD = """\
+A sweep for each, with the settings that its source states. The head of a file says which value is from where, and
+which are ours because the source does not give them. None of them has been run in this repository.
+`hf-logitmix table` makes the table of runs, and `hf-logitmix figure --list` tells what can be drawn of them.
+Translation, of which the label smoothing study has results too, is not covered: no method here is for sequences."""
 # page and paper of what goes with every method
 TOOLS = {"temperature scaling": ("methods/temperature_scaling.md", TEMPERATURE)}
 WHOLE = {field.name: field.metadata["help"] for field in fields(Method) if "help" in field.metadata}
@@ -164,6 +174,16 @@ def costs(page: str) -> str:
     return page
 
 
+def toy() -> str:
+    """The table of docs/figures.md, from the records of the toy, in the order in which it trains."""
+    rows = ["| method | accuracy | ECE | NLL | NLL scaled |", "| --- | --- | --- | --- | --- |"]
+    for entry in entries():
+        record = json.loads((TOY / f"{folder_of(entry, 0)}.json").read_text())
+        cells = " | ".join(f"{record[f'eval_{key}']:.3f}" for key in ("accuracy", "ece", "nll", "nll_scaled"))
+        rows.append(f"| `{entry}` | {cells} |")
+    return "\n".join(rows)
+
+
 def page_of(name: str) -> str:
     """The page of a method; two names of one method share that of the first.
 
@@ -216,11 +236,23 @@ def index_of_papers() -> str:
         if quotes:
             rows = "\n".join(f"| {option} | {quote} |" for option, quote in quotes)
             shown.append(f"| option | in the paper |\n| --- | --- |\n{rows}")
+    shown += ["## Their tables and figures", TABLES_HEAD, sweeps_of_papers()]
     shown.append("## Without a method of their own")
     others = [(f"`--criterion {name}`", paper) for name, part in CRITERIA.items() for paper in part.papers]
     others += [(f"[{name}]({page})", paper) for name, (page, paper) in TOOLS.items()]
     shown.append("\n".join(f"* {what}: {full(paper)}" for what, paper in others if paper not in told))
     return "\n\n".join(shown) + "\n"
+
+
+def sweeps_of_papers() -> str:
+    """Each table of a paper with the sweep that runs it, from the first two lines of the sweep's file."""
+    rows = ["| table or figure | command | needs |", "| --- | --- | --- |"]
+    for path in sorted(CONFIGS.glob("paper_*.yaml")):
+        what, needs = (line.removeprefix("# ") for line in path.read_text().split("\n")[:2])
+        file = f"[`{path.stem}`](../{path.relative_to(ROOT).as_posix()})"
+        needs = needs.split(". ")[0].removeprefix("Needs ").rstrip(".")
+        rows.append(f"| {what.rstrip('.')} | `hf-logitmix sweep` {file} | {needs} |")
+    return "\n".join(rows)
 
 
 def full(paper: Paper) -> str:
@@ -260,6 +292,7 @@ def written() -> dict[Path, str]:
         PAGES / "README.md": only_python((PAGES / "README.md").read_text()),
     }
     files[PAPERS] = index_of_papers()
+    files[FIGURES] = between(FIGURES.read_text(), "<!-- toy -->", "<!-- end of toy -->", toy())
     for name, method in METHODS.items():
         path = PAGES / f"{page_of(name)}.md"
         files[path] = hyperparameters(path.read_text(), method)

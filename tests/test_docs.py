@@ -89,7 +89,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         assert type(names["trainer"].method.targets) is type(METHODS[page].targets)
 
 
-@pytest.mark.parametrize("page", ["plain_loop", "calibration"])
+@pytest.mark.parametrize("page", ["plain_loop", "calibration", "figures"])
 def test_python_blocks_of_other_pages_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = text_names(tmp_path)

@@ -44,6 +44,8 @@ COMMANDS = {
     "table": Command("hf_logitmix.commands.table", "collect runs into one table, with tests against a baseline"),
     "report": Command("hf_logitmix.commands.report", "write a page of tables and pictures about runs", PLOTS),
     "cam": Command("hf_logitmix.vision.cam", "draw where in an image runs see its class", {**RUNS, **VISION}),
+    "toy": Command("hf_logitmix.toy.command", "what every method makes of points, offline, in half a minute", PLOTS),
+    "figure": Command("hf_logitmix.commands.figure", "draw a figure of a paper from runs", PLOTS),
     "methods": Command("hf_logitmix.commands.methods", "list the methods; of one: its parts, options and papers"),
 }
 

@@ -36,6 +36,10 @@ class TextRunArguments(MixTrainingArguments):
         default=torch.cuda.is_available(), metadata={"help": "Pin host memory for copies to the GPU."}
     )
     report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
+    snapshots: int = field(
+        default=0,
+        metadata={"help": "Keep at each evaluation what the last layer makes of N training texts, for figures."},
+    )
 
     def __post_init__(self) -> None:
         set_what_is_done(self)

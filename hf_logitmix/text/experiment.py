@@ -15,6 +15,7 @@ from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_logitmix import MixTrainer, MixTrainingArguments
+from hf_logitmix.analysis.snapshots import Snapshots, spread
 from hf_logitmix.calibration.metrics import watched_metrics
 from hf_logitmix.models import longest_input
 from hf_logitmix.text.task import TextSplit, TextTask, has_one_class
@@ -99,6 +100,13 @@ class TextExperiment(ABC):
             processing_class=self.tokenizer,
             compute_metrics=partial(self._compute_metrics, args.metric_for_best_model),
         )
+        if snapshots := getattr(args, "snapshots", 0) if train else 0:
+            if not has_one_class(self.task):
+                raise ValueError(
+                    f"snapshots are of one class an example, which {self.task.name} has not: leave them out."
+                )
+            some = train[0][1].select(spread(len(train[0][1]), snapshots))
+            trainer.add_callback(Snapshots(trainer, some))
         run = Run(
             trainer,
             self.task.name,

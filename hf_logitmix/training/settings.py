@@ -22,6 +22,7 @@ _OUTPUT = {
     *("eval_on_start", "bf16_full_eval", "fp16_full_eval", "use_cache", "label_names", "rehearse"),
     *("save_only_model", "save_on_each_node", "save_total_limit", "enable_jit_checkpoint", "push_to_hub"),
     *("hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),
+    *("snapshots", "snapshot_draws"),
 }
 _MACHINE = {
     *("use_cpu", "local_rank", "torch_empty_cache_steps", "dataloader_num_workers", "dataloader_pin_memory"),

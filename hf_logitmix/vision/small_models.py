@@ -269,12 +269,10 @@ def _cfg(first_conv: str, classifier: str) -> dict[str, Any]:
 
 
 _PLACES = {  # of the first convolution and the classifier
-    (
-        "stem.0",
-        "fc",
-    ): "preact_resnet18 preact_resnet34 wrn16_8 wrn28_10 resnet8 resnet20 lenet alexnet vgg11 vgg16 vgg19 shufflenetv2",
+    ("stem.0", "fc"): "preact_resnet18 preact_resnet34 wrn16_8 wrn28_10 wrn28_12 resnet8 resnet20 resnet32 resnet56 "
+    "lenet alexnet vgg11 vgg16 vgg19 shufflenetv2",
     ("stem.0.conv", "fc"): "inception",
-    ("conv1", "fc"): "resnet18 resnet34 resnet50 resnext50_32x4d",
+    ("conv1", "fc"): "resnet18 resnet34 resnet50 resnet152 resnext50_32x4d",
     ("conv_stem", "classifier"): "mobilenetv2",
     ("features.conv0", "classifier"): "densenet121",
 }
@@ -312,6 +310,12 @@ def small_wrn28_10(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 @register_model
+def small_wrn28_12(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """WRN-28-12 without dropout in its blocks (Zagoruyko and Komodakis, 2016, https://arxiv.org/abs/1605.07146)."""
+    return _create("small_wrn28_12", partial(_preact, 16, (192, 384, 768), (4, 4, 4)), pretrained, kwargs)
+
+
+@register_model
 def small_resnet8(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """The ResNet for CIFAR with n = 1 (He et al., 2016), with projections as shortcuts: trains on a CPU."""
     return _create("small_resnet8", partial(_thin_resnet, 1), pretrained, kwargs)
@@ -321,6 +325,18 @@ def small_resnet8(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 def small_resnet20(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ResNet-20 for CIFAR (He et al., 2016, https://arxiv.org/abs/1512.03385), with projections as shortcuts."""
     return _create("small_resnet20", partial(_thin_resnet, 3), pretrained, kwargs)
+
+
+@register_model
+def small_resnet32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-32 for CIFAR (He et al., 2016, https://arxiv.org/abs/1512.03385), with projections as shortcuts."""
+    return _create("small_resnet32", partial(_thin_resnet, 5), pretrained, kwargs)
+
+
+@register_model
+def small_resnet56(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-56 for CIFAR (He et al., 2016, https://arxiv.org/abs/1512.03385), with projections as shortcuts."""
+    return _create("small_resnet56", partial(_thin_resnet, 9), pretrained, kwargs)
 
 
 @register_model
@@ -339,6 +355,12 @@ def small_resnet34(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 def small_resnet50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """timm's ResNet-50 (He et al., 2016, https://arxiv.org/abs/1512.03385)."""
     return _create("small_resnet50", partial(_resnet, "resnet50"), pretrained, kwargs)
+
+
+@register_model
+def small_resnet152(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """timm's ResNet-152 (He et al., 2016, https://arxiv.org/abs/1512.03385)."""
+    return _create("small_resnet152", partial(_resnet, "resnet152"), pretrained, kwargs)
 
 
 @register_model

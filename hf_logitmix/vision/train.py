@@ -24,6 +24,7 @@ from transformers import AutoConfig, IntervalStrategy, TrainingArguments, set_se
 from transformers.trainer_utils import SaveStrategy
 
 from hf_logitmix import METHODS
+from hf_logitmix.analysis.snapshots import Snapshots, spread
 from hf_logitmix.calibration.metrics import watched_metrics
 from hf_logitmix.commands.arguments import ArgumentsParser
 from hf_logitmix.commands.main import main as start
@@ -127,6 +128,13 @@ class ImageRunArguments(ImageMixTrainingArguments):
         default=torch.cuda.is_available(), metadata={"help": "Pin host memory for copies to the GPU."}
     )
     report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
+    snapshots: int = field(
+        default=0,
+        metadata={"help": "Keep at each evaluation what the last layer makes of N training images, for figures."},
+    )
+    snapshot_draws: int = field(
+        default=0, metadata={"help": "With snapshots: and the logits under so many augmentations of each image."}
+    )
 
     def __post_init__(self) -> None:
         set_what_is_done(self)
@@ -135,6 +143,8 @@ class ImageRunArguments(ImageMixTrainingArguments):
                 "do_predict is for data without labels, and these images have them: pass --do_eval, which leaves the "
                 "logits in eval_logits.npz."
             )
+        if self.snapshot_draws and not self.snapshots:
+            raise ValueError(f"snapshot_draws={self.snapshot_draws} are of snapshots: pass --snapshots too.")
         if self.opt is None and self.optim is None:
             self.opt = "sgd"
         if self.sched is None and self.lr_scheduler_type is None:
@@ -336,6 +346,8 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         mean=None if tells else mean,
         std=None if tells else std,
     )
+    if args.snapshots and args.do_train:
+        trainer.add_callback(_snapshots(trainer, train, args))
     found = Run(
         trainer,
         data.name.split(",")[0].split("/")[-1],
@@ -372,6 +384,13 @@ def run(images: ImageArguments, args: ImageRunArguments, data: ImageData) -> dic
         title = f"{data.name}, {found.results.get('method_name', found.model_name)}"
         found.evaluate(test, data.test_split, title=title)
     return found.finish()
+
+
+def _snapshots(trainer: ImageRunTrainer, train: ImageSet, args: ImageRunArguments) -> Snapshots:
+    """Of training images that are spread evenly over the set, with augmentations that are drawn anew each time."""
+    some = train.select(spread(len(train), args.snapshots))
+    augmented = some.with_transform(trainer._transform(is_training=True))
+    return Snapshots(trainer, some, [augmented] * args.snapshot_draws)
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -31,7 +31,11 @@ def test_the_overview_has_a_line_for_each_command(capsys):
     for argv in ([], ["--help"], ["-h"]):
         assert ended(argv) == 0
         shown = re.findall(r"^  (\w+)  +\S", capsys.readouterr().out, flags=re.MULTILINE)
-        assert shown == ["demo", "glue", "text", "images", "sweep", "table", "cam", "methods"] == list(COMMANDS)
+        assert (
+            shown
+            == ["demo", "glue", "text", "images", "sweep", "table", "cam", "toy", "figure", "methods"]
+            == list(COMMANDS)
+        )
 
 
 def test_the_overview_waits_for_no_library():
@@ -51,7 +55,10 @@ main(["--help"])"""
     ("argv", "says"),
     [
         (["gleu"], "hf-logitmix: unknown command gleu (did you mean glue?)"),
-        (["zzz"], "hf-logitmix: unknown command zzz: pass one of demo, glue, text, images, sweep, table, cam, methods"),
+        (
+            ["zzz"],
+            "hf-logitmix: unknown command zzz: pass one of demo, glue, text, images, sweep, table, cam, toy, ",
+        ),
         (["glue", "--taks_name", "mrpc"], "hf-logitmix glue: unknown --taks_name (did you mean --task_name?); --help"),
         (["glue", "--task-nam=mrpc"], "hf-logitmix glue: unknown --task_nam (did you mean --task_name?); --help"),
         (["glue", "--lr", "1e-3"], "hf-logitmix glue: unknown --lr (did you mean --learning_rate?); --help"),

@@ -72,6 +72,7 @@ def count(module: nn.Module) -> int:
         ("small_resnet18", 11_173_962),
         ("small_resnet34", 21_282_122),
         ("small_resnet50", 23_520_842),
+        ("small_resnet152", 58_156_618),
         ("small_vgg11", 9_231_114),
         ("small_vgg16", 14_728_266),
         ("small_vgg19", 20_040_522),
@@ -97,7 +98,7 @@ def test_sizes_by_hand():
         first = 9 * (before * after + after**2) + 4 * after + (before * after + 2 * after) * (before != after)
         return first + (depth - 1) * (18 * after**2 + 4 * after)
 
-    for depth, name in ((1, "small_resnet8"), (3, "small_resnet20")):
+    for depth, name in ((9, "small_resnet56"), (5, "small_resnet32"), (1, "small_resnet8"), (3, "small_resnet20")):
         by_hand = 27 * 16 + 32 + stage(16, 16, depth) + stage(16, 32, depth) + stage(32, 64, depth) + 650
         assert count(on_meta(name)) == by_hand
     assert round(by_hand / 1e6, 2) == 0.27  # the paper's table 6
@@ -106,6 +107,8 @@ def test_sizes_by_hand():
         first = 9 * (before * after + after**2) + 2 * (before + after) + before * after * (before != after)
         return first + (depth - 1) * (18 * after**2 + 4 * after)
 
+    wide = sum(preact_stage(*pair, 4) for pair in ((16, 192), (192, 384), (384, 768)))
+    assert count(on_meta("small_wrn28_12")) == 27 * 16 + wide + 2 * 768 + 769 * 10
     widths = [(64, 64), (64, 128), (128, 256), (256, 512)]
     for depths, name in (((2, 2, 2, 2), "small_preact_resnet18"), ((3, 4, 6, 3), "small_preact_resnet34")):
         stages = sum(preact_stage(*pair, depth) for pair, depth in zip(widths, depths, strict=True))
@@ -168,7 +171,7 @@ def test_timm_can_work_with_them(name):
 
 
 def test_every_small_model_is_tried():
-    assert len(NAMES) == 19
+    assert len(NAMES) == 23
     assert timm.create_model("small_lenet", device="meta").fc.weight.is_meta
     assert isinstance(timm.create_model("small_lenet", num_classes=0).fc, nn.Identity)
 
