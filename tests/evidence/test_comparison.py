@@ -37,19 +37,25 @@ def test_the_paired_test_is_scipys():
     assert math.isnan(alone.low)
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     """Four seeds: vanilla is too sure of itself, smooth is the same but for that, worse knows less, same is vanilla."""
+    path = tmp_path_factory.mktemp("runs")
     for seed in range(1, 5):
-        write(tmp_path, "vanilla", seed, sharpness=4.0)
-        write(tmp_path, "label_smoothing", seed, sharpness=1.0)
-        write(tmp_path, "mixup", seed, sharpness=4.0, skill=0.2)
-        write(tmp_path, "focal", seed, sharpness=4.0)
-    return tmp_path
+        write(path, "vanilla", seed, sharpness=4.0)
+        write(path, "label_smoothing", seed, sharpness=1.0)
+        write(path, "mixup", seed, sharpness=4.0, skill=0.2)
+        write(path, "focal", seed, sharpness=4.0)
+    return path
 
 
-def test_methods_are_held_against_the_baseline(folder):
-    (found,) = compare(read_records(folder))
+@pytest.fixture(scope="module")
+def found(folder):
+    (comparison,) = compare(read_records(folder))
+    return comparison
+
+
+def test_methods_are_held_against_the_baseline(found):
     rows = {row.label: row for row in found.rows}
     assert list(rows) == ["vanilla", "label_smoothing", "focal", "mixup"]
     assert rows["vanilla"].against == {}
@@ -69,8 +75,7 @@ def test_methods_are_held_against_the_baseline(folder):
     assert rows["mixup"].time == 2.0
 
 
-def test_p_values_are_corrected_over_the_methods_of_a_task(folder):
-    (found,) = compare(read_records(folder))
+def test_p_values_are_corrected_over_the_methods_of_a_task(found):
     base, *others = found.rows
     raw = [ttest_rel(row.values["nll"], base.values["nll"]).pvalue for row in others]
     raw = [1.0 if math.isnan(p) else p for p in raw]  # of focal, whose differences are all 0
@@ -97,8 +102,7 @@ def test_one_seed_tells_nothing(tmp_path):
     ]
 
 
-def test_the_verdict_says_no_difference_where_there_is_none(folder):
-    (found,) = compare(read_records(folder))
+def test_the_verdict_says_no_difference_where_there_is_none(found):
     told = {line.split(":")[0]: line for line in verdict(found)}
     everything = "accuracy, calibration error, NLL and NLL after temperature scaling"
     assert told["focal"] == f"focal: no difference in {everything}."
@@ -109,8 +113,7 @@ def test_the_verdict_says_no_difference_where_there_is_none(folder):
     assert told["Calibration error"].startswith("Calibration error: better than vanilla: label_smoothing")
 
 
-def test_the_screen_marks_what_counts(folder):
-    (found,) = compare(read_records(folder))
+def test_the_screen_marks_what_counts(found):
     lines = {line.split("  ")[0]: line for line in screen(found).splitlines()}
     assert found.title in lines
     assert "*" not in lines["vanilla"]
@@ -163,14 +166,12 @@ def test_what_cannot_be_compared_is_refused(tmp_path, lacks):
             compare(read_records(tmp_path), "lamix")
 
 
-def test_the_best_comes_first(folder):
-    (found,) = compare(read_records(folder))
+def test_the_best_comes_first(found):
     assert in_order(found.rows, "nll")[0].label == "label_smoothing"
     assert in_order(found.rows, "accuracy")[-1].label == "mixup"
 
 
-def test_the_forest_draws_each_difference_once(folder):
-    (found,) = compare(read_records(folder))
+def test_the_forest_draws_each_difference_once(found):
     figure = forest(found, ["nll", "no such metric"])
     (axes,) = figure.axes
     drawn = [
