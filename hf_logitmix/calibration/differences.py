@@ -97,8 +97,8 @@ def sampled(logits: Any, labels: Any, *, n_bins: int = 10, samples: int = 2000, 
         n_bins, samples, seed: as in `differences`; the same seed draws the same examples for all runs.
 
     Returns:
-        name -> [1 + samples], the first of the examples themselves: accuracy, ece, nll and aurc, ``_scaled`` for ece
-        and nll, and matthews_correlation for two classes; of a regression pearson.
+        name -> [1 + samples], the first of the examples themselves: accuracy, ece, oe, nll and aurc, ``_scaled`` for
+        ece, oe and nll, and matthews_correlation for two classes; of a regression pearson.
     """
     labels = np.asarray(labels)
     rng, size = np.random.default_rng(seed), len(labels)
@@ -115,14 +115,18 @@ def _of_classes(logits: Any, labels: np.ndarray, drawn: Sequence[np.ndarray], n_
     for form, z in (("", plain), (SCALED, cross_fit(logits, labels))):
         log_p = log_softmax(z, axis=1)
         confidence[form] = np.exp(log_p.max(1))
-        gap = (answers == labels) - confidence[form]
-        columns[f"ece{form}"] = gap[:, None] * (bin_of(confidence[form], n_bins)[:, None] == np.arange(n_bins))
+        in_bin = (bin_of(confidence[form], n_bins)[:, None] == np.arange(n_bins)).astype(float)
+        parts = (in_bin, in_bin * confidence[form][:, None], in_bin * columns["accuracy"])
+        columns[f"bins{form}"] = np.concatenate(parts, axis=1)
         columns[f"nll{form}"] = -log_p[np.arange(len(labels)), labels][:, None]
     if plain.shape[1] == 2:
         columns["matthews_correlation"] = np.stack([answers * labels, answers, labels], 1).astype(float)
     means = _means(columns, drawn)
     found = {name: means[name][:, 0] for name in ("accuracy", "nll", f"nll{SCALED}")}
-    found |= {name: np.abs(means[name]).sum(1) for name in ("ece", f"ece{SCALED}")}
+    for form in ("", SCALED):
+        mass, sure, right = np.split(means[f"bins{form}"], 3, axis=1)
+        found[f"ece{form}"] = np.abs(sure - right).sum(1)
+        found[f"oe{form}"] = (sure / np.where(mass > 0, mass, 1) * (sure - right).clip(min=0)).sum(1)
     hits = columns["accuracy"][:, 0]
     found["aurc"] = np.array([aurc(Ranking.of(confidence[""][rows], hits[rows])) for rows in drawn])
     if "matthews_correlation" in columns:

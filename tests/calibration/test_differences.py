@@ -26,8 +26,8 @@ def runs(count, sharpness, noise=1.0):
 
 def metrics(logits, labels, scaled):
     plain, other = calibration_metrics(logits, labels), calibration_metrics(scaled, labels)
-    scaled = {f"{name}_scaled": other[name] for name in ("ece", "nll")}
-    return {name: plain[name] for name in ("accuracy", "ece", "nll", "aurc")} | scaled
+    scaled = {f"{name}_scaled": other[name] for name in ("ece", "oe", "nll")}
+    return {name: plain[name] for name in ("accuracy", "ece", "oe", "nll", "aurc")} | scaled
 
 
 def test_as_in_a_loop_over_samples():
@@ -38,7 +38,7 @@ def test_as_in_a_loop_over_samples():
     rng = np.random.default_rng([5, 1])
     seeds = [np.arange(3), *(rng.integers(3, size=3) for _ in range(samples))]
     scaled = [[cross_fit(*run) for run in side] for side in (ours, theirs)]
-    loop = {name: [] for name in ("accuracy", "ece", "nll", "aurc", "ece_scaled", "nll_scaled")}
+    loop = {name: [] for name in metrics(*ours[0], scaled[0][0])}
     for rows, drawn in zip(examples, seeds, strict=True):
         a, b = (
             [metrics(side[s][0][rows], LABELS[rows], of[s][rows]) for s in drawn]
