@@ -24,16 +24,17 @@ from tqdm import tqdm
 
 from hf_logitmix import METHODS
 from hf_logitmix.commands import sweep
+from hf_logitmix.commands.engines import Engine
 from hf_logitmix.commands.main import COMMANDS
 from hf_logitmix.commands.methods import rows_of
 from hf_logitmix.commands.parser import Parser
 from hf_logitmix.evidence.comparison import compare
 from hf_logitmix.evidence.page import page
-from hf_logitmix.evidence.records import NAME, arguments_of, read_record
+from hf_logitmix.evidence.records import BASELINE, NAME, arguments_of, read_record
 from hf_logitmix.evidence.verdict import screen
 from hf_logitmix.glue.tasks import TASKS
 
-BASELINE = "vanilla"
+_CTRL_C = "Stopped. The same command goes on."
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LENGTHS = ("--max_steps", "--num_train_epochs")  # the first that is given sets how long a run is
 
@@ -54,10 +55,12 @@ def planned(data: str, methods: Sequence[str], seeds: int, output_dir: str, extr
     """The sweep that a comparison is.
 
     Raises:
-        ValueError: for no seeds, and for data without a model.
+        ValueError: for no seeds, for data without a model, and for more than one name of data.
     """
     if seeds < 1:
         raise ValueError(f"seeds={seeds}: pass at least 1; below 3 nothing can be told from luck.")
+    if extra and not extra[0].startswith("--"):
+        raise ValueError(f"{extra[0]}: data is one name; compare the others by themselves.")
     given = arguments_of(extra)
     kind = _kind(data, given)
     every = list(dict.fromkeys([BASELINE, *methods]))
@@ -117,32 +120,44 @@ def main(argv: list[str] | None = None) -> int:
         sweep.check_same(folder, command)
     output.mkdir(parents=True, exist_ok=True)
     (output / "compare.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    failed, stopped = _run_seeds(config, engine, budget, known.budget)
+    _tell(known.data, output, runs, stopped)
+    if failed:
+        print(f"Failed: {', '.join(folder.name for folder in failed)}; their logs are in {output / 'logs'}.")
+    return 130 if stopped == _CTRL_C else 1 if failed else 0
 
-    started, failed, stopped = time.monotonic(), [], ""
-    with tqdm(total=len(runs), desc=known.data, unit="run") as bar:
-        for number, seed in enumerate(config["seeds"]):
+
+def _run_seeds(
+    config: dict[str, Any], engine: Engine, budget: float | None, told: str | None
+) -> tuple[list[Path], str]:
+    """Run a seed after the other with all methods: the folders of runs that failed, and why it stopped, if it did."""
+    started, ran, failed = time.monotonic(), 0, []
+    seeds = [sweep.commands({**config, "seeds": [seed]}, []) for seed in config["seeds"]]
+    with tqdm(total=sum(map(len, seeds)), desc=config["output_dir"], unit="run") as bar:
+        for seed, runs in zip(config["seeds"], seeds, strict=True):
+            is_new = not all(sweep.is_done(folder) for folder, _ in runs)
             spent = time.monotonic() - started
-            if budget is not None and number and spent * (number + 1) / number > budget:
-                stopped = f"The budget of {known.budget} ends before seed {seed} would."
-                break
-            of_seed = sweep.commands({**config, "seeds": [seed]}, [])
-            ended = sweep.run_all(of_seed, engine, bar)
+            if budget is not None and is_new and ran and spent * (ran + 1) / ran > budget:
+                return failed, f"The budget of {told} ends before seed {seed} would."
+            ended = sweep.run_all(runs, engine, bar)
             failed += ended.failed
             if ended.stopped:
-                print("\nStopped. The same command goes on.")
-                return 130
-            if len(failed) == len(of_seed):
-                stopped = "All runs of the first seed failed, so no other was started."
-                break
+                return failed, _CTRL_C
+            if is_new and not ran and len(ended.failed) == len(runs):
+                return failed, f"All runs of seed {seed} failed, so no other was started."
+            ran += is_new
+    return failed, ""
+
+
+def _tell(data: str, output: Path, runs: Sequence[sweep.Planned], stopped: str) -> None:
+    """Print what the runs that are complete say, and write the page of it."""
     records = [read_record(folder / NAME) for folder, _ in runs if sweep.is_done(folder)]
     print(f"\n{stopped}" if stopped else "")
     if len(records) < len(runs):
         print(f"Of {len(runs)} runs {len(records)} are complete.")
-    if any(run.method == BASELINE for run in records):
-        found = compare(records, BASELINE)
-        print("\n".join(map(screen, found)))
-        (output / "report.html").write_text(page(found, f"Methods on {known.data}"), encoding="utf-8")
-        print(f"\nTables, pictures and every run: {output / 'report.html'}")
-    if failed:
-        print(f"Failed: {', '.join(folder.name for folder in failed)}; their logs are in {output / 'logs'}.")
-    return 1 if failed else 0
+    if not any(run.method == BASELINE for run in records):
+        return
+    found = compare(records, BASELINE)
+    print("\n".join(map(screen, found)))
+    (output / "report.html").write_text(page(found, f"Methods on {data}"), encoding="utf-8")
+    print(f"\nTables, pictures and every run: {output / 'report.html'}")

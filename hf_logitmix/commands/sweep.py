@@ -33,7 +33,7 @@ from hf_logitmix._requirements import require
 from hf_logitmix.commands.engines import STOPPED, Engine, Job, Local, Ray
 from hf_logitmix.commands.main import COMMANDS
 from hf_logitmix.commands.parser import Parser, did_you_mean
-from hf_logitmix.evidence.records import arguments_of
+from hf_logitmix.evidence.records import NAME, arguments_of
 from hf_logitmix.training.checkpoints import last_complete_checkpoint
 
 ARGUMENTS = "sweep.json"
@@ -83,8 +83,17 @@ def read_config(sweep: str | Path) -> dict[str, Any]:
 
 
 def commands(config: dict[str, Any], extra: list[str]) -> list[Planned]:
-    """The output folder and the command line of each run, in the order in which they are run."""
+    """The output folder and the command line of each run, in the order in which they are run.
+
+    Raises:
+        ValueError: for arguments that the sweep sets for each run, and for two runs that would share a folder.
+    """
     (kind,) = set(KINDS) & set(config)
+    options = {name for data in config[kind] for name in (_option_of(kind, data), "--seed", "--output_dir")}
+    _refuse("arguments", [f"--{name}" for name in config.get("arguments") or {}], {*options, "--method"})
+    _refuse("the command line", extra, {*options, "--method"})
+    for method in config["methods"]:
+        _refuse(f"methods, {method}", shlex.split(method), {*options, "--method"})
     fixed = []
     for name, value in (config.get("arguments") or {}).items():
         fixed += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
@@ -98,6 +107,12 @@ def commands(config: dict[str, Any], extra: list[str]) -> list[Planned]:
             raise ValueError(f"{kind}: two runs would share the folder {folder}: give them other names.")
         runs.append((folder, [sys.executable, "-m", "hf_logitmix", KINDS[kind], *chosen, *fixed, *own, *extra]))
     return runs
+
+
+def _refuse(where: str, words: Sequence[str], taken: set[str]) -> None:
+    """Refuse what the sweep itself tells each run."""
+    if found := sorted(arguments_of(words).keys() & taken):
+        raise ValueError(f"{where}: {found[0]} is what the sweep sets for each run: leave it out.")
 
 
 def _option_of(kind: str, data: str) -> str:
@@ -118,7 +133,7 @@ def check_same(folder: Path, command: list[str]) -> None:
     Raises:
         ValueError: with the arguments that differ.
     """
-    if not (folder / "all_results.json").is_file() and last_complete_checkpoint(folder) is None:
+    if not (folder / NAME).is_file() and last_complete_checkpoint(folder) is None:
         return
     if not (folder / ARGUMENTS).is_file():
         raise ValueError(
@@ -202,7 +217,7 @@ def run_all(runs: Sequence[Planned], engine: Engine, bar: tqdm) -> Outcome:
 
 def is_done(folder: Path) -> bool:
     """Whether a folder holds a run that came to its end."""
-    return (folder / "all_results.json").is_file()
+    return (folder / NAME).is_file()
 
 
 def log_of(folder: Path) -> Path:

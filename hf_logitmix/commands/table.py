@@ -17,7 +17,7 @@ from typing import Any
 from hf_logitmix import METHODS
 from hf_logitmix.calibration.registry import columns
 from hf_logitmix.commands.parser import Parser
-from hf_logitmix.evidence.comparison import compare
+from hf_logitmix.evidence.comparison import compare, own_metric
 from hf_logitmix.evidence.grids import FORMATS, Grid, against_baseline, markdown
 from hf_logitmix.evidence.records import placed, read_records
 from hf_logitmix.evidence.verdict import spread
@@ -68,9 +68,11 @@ def means(runs: Sequence[dict[str, Any]]) -> Grid:
     for key, members in groups.items():
         task, method = key[:2]
         noise = members[0].get("settings", {}).get("label_noise")
-        metric = TASKS[task].metrics[0] if task in TASKS else "accuracy"
+        metric = own_metric(members[0])
         metric = "accuracy_mm" if "eval_accuracy_mm" in members[0] else metric
         told = _told(members[0])
+        if len({run["seed"] for run in members}) < len(members):
+            raise ValueError(f"{task}: two runs of {method} have one seed: pass a folder that holds each run once.")
         cells = [
             f"{task}, {noise} label noise" if noise else task,
             *(method, *(told.get(name, "") for name in differing)),
@@ -78,7 +80,7 @@ def means(runs: Sequence[dict[str, Any]]) -> Grid:
             *(_over_seeds(members, f"eval_{key}") for key in shown.values()),
             _over_seeds(cost_of(members, runs), "cost", digits=2),
             f"{members[0]['n_train']} / {members[0]['n_eval']}",
-            str(len({run["seed"] for run in members})),
+            str(len(members)),
             *([published[key]] if any(published.values()) else []),
         ]
         rows.append(cells)

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,14 @@ class Against:
     Attributes:
         difference: of the means over common seeds, with its interval.
         p: of the paired t-test over seeds, corrected by Holm over the methods; None for a single seed.
-        is_better: whether a positive difference is better.
+        higher_is_better: whether a positive difference is better.
+        over_examples: whether the interval is over examples too, and not over seeds alone.
     """
 
     difference: Difference
     p: float | None
     higher_is_better: bool
+    over_examples: bool
 
     @property
     def counts(self) -> bool:
@@ -125,6 +127,8 @@ def _compare(records: Sequence[Record], baseline: str) -> Comparison:
                 "a folder with one of them."
             )
         of_label[label][run.seed] = run
+    for label, runs in of_label.items():
+        _check_one_experiment(label, list(runs.values()))
     title = _title(records[0].values)
     if baseline not in of_label:
         raise ValueError(f"{title}: there is no {baseline}, only {', '.join(of_label)}: name one of them as baseline.")
@@ -136,7 +140,7 @@ def _compare(records: Sequence[Record], baseline: str) -> Comparison:
         tested = [label for label in found if name in found[label] and found[label][name].p is not None]
         for label, p in zip(tested, holm([found[label][name].p or 0.0 for label in tested]), strict=True):
             own = found[label][name]
-            found[label][name] = Against(own.difference, p, own.higher_is_better)
+            found[label][name] = replace(own, p=p)
     rows = []
     for label in labels:
         runs = of_label[label]
@@ -145,7 +149,24 @@ def _compare(records: Sequence[Record], baseline: str) -> Comparison:
         known = {name: of for name, of in values.items() if None not in of}
         time = _time(runs, of_label[baseline], common)
         rows.append(Row(label, tuple(runs.values()), known, found.get(label, {}), common, time))
-    return Comparison(title, records[0].values["task"], metrics, baseline, tuple(rows), tuple(_remarks(rows)))
+    return Comparison(title, records[0].values["task"], metrics, baseline, tuple(rows), tuple(_remarks(rows, metrics)))
+
+
+def _check_one_experiment(label: str, runs: Sequence[Record]) -> None:
+    """Refuse seeds under one label that were trained in other ways, as records without a command line may be."""
+
+    def told(run: Record) -> dict[str, Any]:
+        own = {name: run.values.get(name) for name in ("method", "selected_on", *_GROUP)}
+        return {**own, **{f"settings.{name}": value for name, value in run.values.get("settings", {}).items()}}
+
+    first = told(runs[0])
+    for run in runs[1:]:
+        own = told(run)
+        if differs := [name for name in {**first, **own} if first.get(name) != own.get(name)]:
+            raise ValueError(
+                f"{runs[0].path} and {run.path} are both called {label} and differ in {', '.join(differs)}: pass a "
+                "folder with one of them."
+            )
 
 
 def metrics_of(records: Sequence[Record]) -> dict[str, str]:
@@ -163,6 +184,12 @@ def own_metric(run: Mapping[str, Any]) -> str:
     return known[0] if known else "accuracy"
 
 
+def higher_is_better(name: str) -> bool:
+    """Which way a metric is better; all of those that tasks are judged by are better the higher, but for rmse."""
+    metric = metric_of(name)
+    return metric.higher_is_better if metric else name != "rmse"
+
+
 def _title(run: Mapping[str, Any]) -> str:
     noise = run.get("settings", {}).get("label_noise")
     return (
@@ -172,8 +199,9 @@ def _title(run: Mapping[str, Any]) -> str:
 
 
 def _sampled(run: Record) -> dict[str, Floats] | None:
-    logits = run.logits()
-    return None if logits is None else sampled(*logits)
+    """None where logits were not kept, and for labels that are no single class or number."""
+    found = run.logits()
+    return None if found is None or found[1].ndim > 1 else sampled(*found)
 
 
 def _against(
@@ -199,9 +227,7 @@ def _against(
             continue
         apart = [mine - other for mine, other in values]  # type: ignore[operator]
         over_seeds, p = paired_t(apart)
-        metric = metric_of(name)
-        higher = metric.higher_is_better if metric else name != "rmse"
-        found[name] = Against(drawn.get(name, over_seeds), p, higher)
+        found[name] = Against(drawn.get(name, over_seeds), p, higher_is_better(name), name in drawn)
     return found
 
 
@@ -242,17 +268,18 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _time(ours: Mapping[int, Record], theirs: Mapping[int, Record], common: Sequence[int]) -> float | None:
-    """The median over seeds; runs that were resumed are left out, as their time is known in part."""
+    """The median over seeds of pairs on one device; a resumed run, of whose time a part is known, is left out."""
     pairs = [(ours[seed].values, theirs[seed].values) for seed in common]
     known = [
         mine["train_seconds"] / other["train_seconds"]
         for mine, other in pairs
-        if all(run.get("train_seconds") and not run.get("resumed_from_step") for run in (mine, other))
+        if mine.get("device") == other.get("device")
+        and all(run.get("train_seconds") and not run.get("resumed_from_step") for run in (mine, other))
     ]
     return statistics.median(known) if known else None
 
 
-def _remarks(rows: Sequence[Row]) -> list[str]:
+def _remarks(rows: Sequence[Row], metrics: Mapping[str, str]) -> list[str]:
     """What is not the same for all, other than the methods."""
     base, told = rows[0], []
     clipped = {row.label: _mean_of(row, "train_grad_clipped") for row in rows}
@@ -263,31 +290,39 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
             f"Gradients were clipped in {shares[least]:.0%} ({least}) to {shares[most]:.0%} ({most}) of the steps, "
             "which shortens some more than others: compare with --max_grad_norm 0 too."
         )
-    data = {row.label: _train_digests(row) for row in rows}
-    other = [label for label, of in data.items() if None not in of and None not in data[base.label]]
-    if strange := [label for label in other if data[label] != data[base.label]]:
+    if strange := [row.label for row in rows[1:] if _trained_on_other_data(row, base)]:
         told.append(f"{', '.join(strange)}: trained on other examples or labels than {base.label}.")
     every = sorted({seed for row in rows for seed in row.seeds})
     if short := [f"{row.label} ({len(row.seeds)})" for row in rows if sorted(row.seeds) != every]:
         told.append(f"Not all have all {len(every)} seeds: {', '.join(short)}.")
+    for name, head in metrics.items():
+        lacking = [f"{row.label} ({run.seed})" for row in rows for run in row.records if _lacks(run, name)]
+        if lacking:
+            told.append(f"{head} is missing or not a number, so it is not compared: {', '.join(lacking)} (seed).")
+    alone = [
+        metrics[name]
+        for name in metrics
+        if any(not row.against[name].over_examples for row in rows if name in row.against)
+    ]
+    if alone:
+        told.append(f"Intervals of {', '.join(alone)} are over seeds alone.")
     return told
 
 
-def _train_digests(row: Row) -> set[str | None]:
-    return {run.values.get("digests", {}).get("train") for run in row.records}
+def _lacks(run: Record, name: str) -> bool:
+    return run.values.get(f"eval_{name}") is None
+
+
+def _trained_on_other_data(row: Row, base: Row) -> bool:
+    """Whether a run and that of the baseline with its seed are known to have had other training data."""
+
+    def digests(of: Row) -> dict[int, str | None]:
+        return {run.seed: run.values.get("digests", {}).get("train") for run in of.records}
+
+    own, others = digests(row), digests(base)
+    return any(None not in (own[seed], others[seed]) and own[seed] != others[seed] for seed in row.common)
 
 
 def _mean_of(row: Row, name: str) -> float | None:
     values = [run.values.get(name) for run in row.records]
     return None if None in values or not values else statistics.fmean(values)  # type: ignore[type-var]
-
-
-def in_order(rows: Sequence[Row], name: str) -> list[Row]:
-    """Rows by the mean of a metric, the best first; those without it last."""
-    metric = metric_of(name)
-    sign = -1 if metric is None or metric.higher_is_better else 1
-
-    def key(row: Row) -> tuple[bool, float]:
-        return (True, 0.0) if name not in row.values else (False, sign * statistics.fmean(row.values[name]))
-
-    return sorted(rows, key=key)

@@ -169,9 +169,9 @@ def _figures(comparison: Comparison) -> list[tuple[str, Figure, bool]]:
 
 
 def _pooled(row: Row) -> tuple[np.ndarray, np.ndarray] | None:
-    """Logits and labels of all seeds one behind the other; None for a regression, and where they were not kept."""
+    """Logits and labels of all seeds one behind the other; None for other labels than classes, and without them."""
     every = [both for run in row.records if (both := run.logits()) is not None]
-    if not every or every[0][0].ndim < 2 or every[0][0].shape[1] < 2:
+    if not every or every[0][1].ndim > 1 or every[0][0].ndim < 2 or every[0][0].shape[1] < 2:
         return None
     return np.concatenate([logits for logits, _ in every]), np.concatenate([labels for _, labels in every])
 

@@ -16,6 +16,7 @@ from hf_logitmix.glue.tasks import TASKS
 from hf_logitmix.methods import METHODS
 
 NAME, LOGITS, HISTORY = "all_results.json", "eval_logits.npz", "log_history.json"  # in the folder of a run
+BASELINE = "vanilla"
 _NEEDED = {"task", "method_name", "seed"}
 # Arguments of a command line that do not tell of a method.
 _OF_EACH_RUN = {"--method", "--output_dir", "--seed", "--resume_from_checkpoint"}
@@ -41,6 +42,11 @@ class Record:
     @property
     def method(self) -> str:
         return self.values["method_name"]
+
+    @property
+    def name(self) -> str:
+        """As the sweep called it."""
+        return self.path.parent.name if self.path.name == NAME else self.path.stem
 
     @property
     def logits_path(self) -> Path:
@@ -101,12 +107,13 @@ def placed(name: str, order: Iterable[str]) -> tuple[int, str]:
 
 
 def arguments_of(words: Sequence[str]) -> dict[str, list[str]]:
-    """The arguments of a command line by name, the last one of a name as a parser takes it."""
+    """The arguments of a command line by name, with underscores, the last one of a name as a parser takes it."""
     found: dict[str, list[str]] = {}
     name = ""
     for word in words:
         if word.startswith("--"):
             name, _, value = word.partition("=")
+            name = f"--{name[2:].replace('-', '_')}"
             found[name] = [value] if value else []
         elif name:
             found[name].append(word)
@@ -114,14 +121,20 @@ def arguments_of(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def labels_of(records: Sequence[Record]) -> list[str]:
-    """What to call the method of each run: its name, and the arguments in which it differs from most of the runs.
+    """What to call the method of each run: its name, and the arguments in which it differs from the plain runs.
 
-    Of nine runs with three epochs and one with six that one is called ``vanilla --num_train_epochs 6``.
+    Plain is the run of `BASELINE` with the shortest name, as a sweep names runs by method and options; without any,
+    whatever most of the runs are told. So beside runs of vanilla with three epochs one with six is called
+    ``vanilla --num_train_epochs 6``.
     """
     given = [arguments_of(run.words) for run in records]
     told = [{name: " ".join(values) for name, values in own.items() if name not in _OF_EACH_RUN} for own in given]
     names = dict.fromkeys(name for own in told for name in own)
-    usual = {name: Counter(own.get(name) for own in told).most_common(1)[0][0] for name in names}
+    plain = [number for number, run in enumerate(records) if run.method == BASELINE]
+    if plain:
+        usual = {**dict.fromkeys(names), **told[min(plain, key=lambda number: (len(records[number].name), number))]}
+    else:
+        usual = {name: Counter(own.get(name) for own in told).most_common(1)[0][0] for name in names}
     labels = []
     for run, own in zip(records, told, strict=True):
         differs = [f"{name} {own.get(name, 'left out')}".strip() for name in names if own.get(name) != usual[name]]

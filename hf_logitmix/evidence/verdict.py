@@ -38,6 +38,8 @@ def _of_row(comparison: Comparison, row: Row) -> str:
         for name, of in shown.items()
         if of.counts
     ]
+    if not shown:
+        return "nothing could be compared"
     same = [told[name] for name, of in shown.items() if not of.counts]
     return "; ".join([*parts, *([f"no difference in {_listed(same)}"] if same else [])])
 
@@ -46,7 +48,7 @@ def _what_to_take(comparison: Comparison) -> list[str]:
     own = next(iter(comparison.metrics))
     lines = []
     for name, what in {own: comparison.metrics[own], **_TOLD}.items():
-        if name not in comparison.metrics:
+        if not any(name in row.against for row in comparison.rows):
             continue
         better = [row.label for row in comparison.rows[1:] if name in row.against and _is(row.against[name], True)]
         worse = [row.label for row in comparison.rows[1:] if name in row.against and _is(row.against[name], False)]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,9 @@ else:
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "hf_logitmix.json"
+# Of a command line: arguments that are left out of records, and paths.
+_UNTOLD = ("hub_", "push_to_hub", "trackio_", "run_name", "project")
+_PATH = re.compile(r"(?:file://|(?<![\w.:/-]))(?:~[\w.-]*|\.{1,2})?/(?:[^\s\"',;=]*/)?([^\s\"',;=/]*)")
 ROWS = 16  # of a training set, by which it is told from others
 
 
@@ -170,17 +174,22 @@ def git_record() -> dict[str, Any] | None:
 
 
 def public_command(prog: str, words: Sequence[str]) -> str:
-    """A command line for records: of a path that is absolute or there only the last part, and nothing of the Hub's."""
+    """A command line for records: of paths the last part, and nothing of the Hub's or of what a tracker is told."""
     shown, is_left_out = [], False
     for word in words:
         if word.startswith("--"):
             name, equals, value = word.partition("=")
-            is_left_out = name.replace("-", "_").startswith(("__hub_", "__push_to_hub"))
-            word = f"{name}={public_name(value)}" if equals else word
+            is_left_out = name[2:].replace("-", "_").startswith(_UNTOLD)
+            word = f"{name}={_without_paths(value)}" if equals else word
         else:
-            word = public_name(word)
+            word = _without_paths(word)
         shown += [] if is_left_out else [word]
     return f"{prog} {shlex.join(shown)}"
+
+
+def _without_paths(word: str) -> str:
+    """A word with the last part of every path in it that begins at a root, at home, or above the current folder."""
+    return _PATH.sub(lambda found: found[1], public_name(word))
 
 
 def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:

@@ -41,6 +41,7 @@ def test_the_data_is_of_the_command_that_takes_the_model(data, extra, kind):
         (["logitmix"], [], ["vanilla", "vanilla --num_train_epochs 6", "logitmix"]),
         (["logitmix --level pooled"], ["--num_train_epochs", "1.5"], ["vanilla", "vanilla --num_train_epochs 3"]),
         (["vanilla", "regmixup"], ["--max_steps=40"], ["vanilla", "vanilla --max_steps 80", "regmixup"]),
+        (["regmixup"], ["--max-steps", "40"], ["vanilla", "vanilla --max_steps 80", "regmixup"]),
         (["mixup", "mixup"], [], ["vanilla", "mixup"]),
     ],
 )
@@ -59,6 +60,10 @@ def test_vanilla_is_there_and_twice_as_long_where_a_method_costs_more(methods, e
         (["sst2", *MODEL, "--seeds", "0"], "seeds=0: pass at least 1"),
         (["sst2", *MODEL, "--budget", "2 hours"], "budget='2 hours': pass a time such as 45m"),
         (["sst2", *MODEL, "--budget", "0h"], "budget='0h': pass a time"),
+        (["sst2", "cola", *MODEL], "cola: data is one name"),
+        (["sst2", *MODEL, "--seed", "3"], "arguments: --seed is what the sweep sets for each run: leave it out"),
+        (["sst2", *MODEL, "--method", "mixup"], "arguments: --method is what the sweep sets"),
+        (["sst2", *MODEL, "--methods", "mixup --output_dir x"], "methods, mixup --output_dir x: --output_dir is what"),
         (["sst2", *MODEL, "--jobs", "0"], "jobs=0: pass at least 1"),
         (["sst2", *MODEL, "--methods", "logitmx"], r"method logitmx is unknown \(did you mean logitmix\?\)"),
     ],
@@ -103,8 +108,12 @@ def test_a_budget_leaves_whole_seeds(tmp_path, monkeypatch, capsys):
     assert "The budget of 29m ends before seed 3 would.\nOf 10 runs 4 are complete." in written
     assert "mixup: no difference in accuracy." in written
     called.clear()
-    assert compare.main([*common, "--seeds", "3"]) == 0  # goes on with what is missing
+    assert compare.main([*common, "--budget", "19m"]) == 0  # seeds that were done before are not counted
     assert called == [("vanilla", 3), ("mixup", 3)]
+    assert "The budget of 19m ends before seed 4 would.\nOf 10 runs 6 are complete." in capsys.readouterr().out
+    called.clear()
+    assert compare.main([*common, "--seeds", "4"]) == 0  # goes on with what is missing
+    assert called == [("vanilla", 4), ("mixup", 4)]
 
 
 def test_a_seed_that_fails_altogether_ends_it(tmp_path, monkeypatch, capsys):
@@ -112,17 +121,29 @@ def test_a_seed_that_fails_altogether_ends_it(tmp_path, monkeypatch, capsys):
     assert compare.main(["sst2", *MODEL, "--methods", "mixup", "--output_dir", str(tmp_path / "out")]) == 1
     assert len(called) == 2
     written = capsys.readouterr()
-    assert "All runs of the first seed failed, so no other was started." in written.out
+    assert "All runs of seed 1 failed, so no other was started." in written.out
     assert "ValueError: no such file" in written.out + written.err
 
 
 def test_one_method_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys):
     pretend(monkeypatch, fails=("mixup",))
-    arguments = ["sst2", *MODEL, "--methods", "mixup", "focal", "--seeds", "2", "--output_dir", str(tmp_path / "out")]
+    arguments = ["sst2", *MODEL, "--methods", "mixup", "focal", "--seeds", "5", "--output_dir", str(tmp_path / "out")]
     assert compare.main(arguments) == 1
     written = capsys.readouterr().out
     assert "focal: no difference in accuracy." in written
-    assert "Failed: sst2-mixup-1, sst2-mixup-2; their logs are in" in written
+    assert f"Failed: {', '.join(f'sst2-mixup-{seed}' for seed in range(1, 6))}; their logs are in" in written
+
+
+@pytest.mark.parametrize(
+    "methods", [["mixup --alpha 0.2", "manifold_mixup --alpha 0.2"], ["mixup --num_train_epochs 6"]]
+)
+def test_vanilla_is_the_baseline_whatever_most_methods_are_told(tmp_path, monkeypatch, capsys, methods):
+    pretend(monkeypatch)
+    arguments = ["sst2", *MODEL, "--methods", *methods, "logitmix --num_train_epochs 6", "--seeds", "2"]
+    assert compare.main([*arguments, "--num_train_epochs", "3", "--output_dir", str(tmp_path / "out")]) == 0
+    written = capsys.readouterr().out
+    rows = [*methods, "vanilla --num_train_epochs 6", "logitmix --num_train_epochs 6"]
+    assert [row for row in rows if f"\n{row}: no difference" not in written] == []
 
 
 def test_it_leaves_a_sweep_of_its_own(tmp_path, monkeypatch):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -69,8 +72,60 @@ def test_each_has_a_gpu_of_those_that_are_visible(tmp_path, monkeypatch):
 
 def test_none_is_started_after_one_that_ctrl_c_stopped(tmp_path):
     jobs = [job(tmp_path, "a", "raise SystemExit(130)"), job(tmp_path, "b", "print(1)")]
-    assert list(Local()(jobs)) == [(0, 130)]
+    assert sorted(Local()(jobs)) == [(0, 130), (1, 130)]
     assert not (tmp_path / "logs" / "b.txt").exists()
+
+
+SAVES = """import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: (print("saved", flush=True), sys.exit(130)))
+print("ready", flush=True)
+time.sleep(60)"""
+RUNS = """import pathlib, sys
+from hf_logitmix.commands.engines import Job, Local
+here = pathlib.Path(sys.argv[1])
+print(sorted(Local()([Job([sys.executable, "-c", sys.argv[2]], here / name) for name in ("a", "b")])), flush=True)"""
+
+
+@pytest.mark.parametrize(("number", "log"), [(signal.SIGTERM, "ready\nsaved\n"), (signal.SIGINT, "ready\ndone\n")])
+def test_a_signal_to_the_engine_alone_leaves_no_run_behind(tmp_path, number, log):
+    """SIGTERM is handed on, so that the run saves; Ctrl-C is not, as a terminal sends it to both, and is waited for."""
+    code = (
+        SAVES if number == signal.SIGTERM else "import time; print('ready', flush=True); time.sleep(3); print('done')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", RUNS, tmp_path, code], stdout=subprocess.PIPE, text=True)
+    until = time.time() + 60
+    while not (tmp_path / "a").exists() or "ready" not in (tmp_path / "a").read_text():
+        assert time.time() < until
+        time.sleep(0.05)
+    process.send_signal(number)
+    written, _ = process.communicate(timeout=60)
+    assert written == f"{[(0, 130 if number == signal.SIGTERM else 0), (1, 130)]}\n"
+    assert (tmp_path / "a").read_text() == log
+    assert not (tmp_path / "b").exists()
+
+
+def test_an_error_in_what_takes_the_results_starts_nothing_more(tmp_path):
+    jobs = [job(tmp_path, "a", "print(1)"), *(job(tmp_path, name, "import time; time.sleep(0.2)") for name in "bcdef")]
+
+    def take():
+        for _ in Local()(jobs):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        take()
+    assert not (tmp_path / "logs" / "f.txt").exists()
+
+
+def test_a_run_that_cannot_be_started_is_an_error_and_no_hang(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        list(Local()([Job(["no-such-command-at-all"], tmp_path / "a"), job(tmp_path, "b", "print(1)")]))
+
+
+def test_more_runs_than_gpus_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert list(Local(2)([])) == []
+    assert "jobs=2 on 1 GPUs: some runs share one." in caplog.text
 
 
 def test_fewer_than_one_at_a_time_is_refused():

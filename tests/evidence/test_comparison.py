@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import ttest_rel
 
 from helpers.records import LABELS, N, write
-from hf_logitmix.calibration.differences import differences
-from hf_logitmix.evidence.comparison import compare, holm, in_order, paired_t
+from hf_logitmix.calibration.differences import difference_of_samples, differences, sampled
+from hf_logitmix.evidence.comparison import Against, compare, holm, paired_t
+from hf_logitmix.evidence.page import page
 from hf_logitmix.evidence.plots import forest
 from hf_logitmix.evidence.records import labels_of, read_records
 from hf_logitmix.evidence.verdict import screen, verdict
@@ -90,6 +91,9 @@ def test_without_logits_intervals_are_those_over_seeds(tmp_path):
     base, row = found.rows
     known = ttest_rel(row.values["ece"], base.values["ece"]).confidence_interval()
     assert tuple(row.against["ece"].difference)[1:] == pytest.approx(tuple(known))
+    (told,) = found.remarks
+    assert told.startswith("Intervals of accuracy, ECE, ")
+    assert told.endswith(" are over seeds alone.")
 
 
 def test_one_seed_tells_nothing(tmp_path):
@@ -166,9 +170,60 @@ def test_what_cannot_be_compared_is_refused(tmp_path, lacks):
             compare(read_records(tmp_path), "lamix")
 
 
-def test_the_best_comes_first(found):
-    assert in_order(found.rows, "nll")[0].label == "label_smoothing"
-    assert in_order(found.rows, "accuracy")[-1].label == "mixup"
+def test_labels_of_several_classes_are_compared_over_seeds(tmp_path):
+    for seed in (1, 2):
+        for method in ("vanilla", "mixup"):
+            write(tmp_path, method, seed)
+            np.savez(tmp_path / f"{method}-{seed}.npz", logits=np.zeros((N, 3)), labels=np.ones((N, 3)))
+    (found,) = compare(read_records(tmp_path))
+    assert not any(of.over_examples for of in found.rows[1].against.values())
+    assert page([found])
+
+
+def test_a_seed_without_a_number_is_told_of(tmp_path):
+    for seed in (1, 2, 3):
+        write(tmp_path, "vanilla", seed)
+        write(tmp_path, "mixup", seed, **({"eval_accuracy": None} if seed == 2 else {}))
+    (found,) = compare(read_records(tmp_path))
+    assert found.remarks == ("accuracy is missing or not a number, so it is not compared: mixup (2) (seed).",)
+    assert not any(line.startswith("Accuracy:") for line in verdict(found))
+    assert "accuracy" not in found.rows[1].against
+
+
+def test_runs_that_were_trained_in_other_ways_are_not_seeds_of_one_another(tmp_path):
+    """Records without a command line, in which nothing else tells them apart."""
+    for seed, alpha in ((1, 0.2), (2, 1.0)):
+        write(tmp_path, "vanilla", seed, command=None)
+        write(tmp_path, "mixup", seed, command=None, method=f"Method(alpha={alpha})", settings={"batch_size": 32})
+    with pytest.raises(
+        ValueError, match=r"mixup-1\.json and .*mixup-2\.json are both called mixup and differ in method"
+    ):
+        compare(read_records(tmp_path))
+
+
+def test_times_of_other_devices_are_not_compared(tmp_path):
+    for seed in (1, 2):
+        write(tmp_path, "vanilla", seed, device="cpu")
+        write(tmp_path, "mixup", seed, device="gpu")
+    (found,) = compare(read_records(tmp_path))
+    assert found.rows[1].time is None
+
+
+@pytest.mark.slow
+def test_few_differences_count_where_there_is_none():
+    """Both sides of the same distribution: five pairs of seeds on one set of 150 examples, 300 times."""
+    rng, counted = np.random.default_rng(0), {"accuracy": 0, "nll": 0, "ece": 0}
+    for _ in range(300):
+        labels = rng.integers(2, size=150)
+        shared = rng.normal(size=(150, 2)) + np.eye(2)[labels]  # what is hard is hard for all
+        sides = [[shared + rng.normal(size=(150, 2)) for _ in range(5)] for _ in range(2)]
+        drawn = [[sampled(logits, labels, samples=200) for logits in side] for side in sides]
+        for name, difference in difference_of_samples(*drawn).items():
+            if name in counted:
+                values = [[of[name][0] for of in side] for side in drawn]
+                _, p = paired_t(np.subtract(*values).tolist())
+                counted[name] += Against(difference, p, True, True).counts
+    assert max(counted.values()) <= 0.05 * 300 + 2 * (300 * 0.05 * 0.95) ** 0.5
 
 
 def test_the_forest_draws_each_difference_once(found):

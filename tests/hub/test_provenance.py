@@ -6,6 +6,7 @@ import json
 import pickle
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
@@ -332,6 +333,28 @@ def test_a_command_line_is_recorded_without_paths_tokens_and_names_of_the_hub(tm
     shown = public_command("hf-logitmix glue", words)
     expected = "--model_name_or_path there --output_dir=out --method mixup --weights 1 0.5 --model_kwargs " + "a" * 5000
     assert shown == f"hf-logitmix glue {expected}"
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("/home/alice/models/bert", "bert"),
+        ('{"cache_dir": "/home/alice/hf", "a": 1}', '{"cache_dir": "hf", "a": 1}'),
+        ("file:///home/alice/x", "x"),
+        ("../../alice/new", "new"),
+        ("~alice/new", "new"),
+        ("~/secret/new", "new"),
+        ("google-bert/bert-base-uncased", "google-bert/bert-base-uncased"),
+        ("runs/study/mrpc-1", "runs/study/mrpc-1"),
+        ("https://huggingface.co/datasets/a/b", "https://huggingface.co/datasets/a/b"),
+        ("hidden:2", "hidden:2"),
+        ("1e-4", "1e-4"),
+    ],
+)
+def test_a_path_inside_a_word_is_recorded_by_its_last_part(word, shown):
+    assert public_command("p", ["--o", word]) == shlex.join(["p", "--o", shown])
+    assert public_command("p", [f"--o={word}"]) == shlex.join(["p", f"--o={shown}"])
+    assert public_command("p", ["--run_name", word, "--seed", "1"]) == "p --seed 1"
 
 
 def test_the_commit_is_that_of_the_current_folder(tmp_path, monkeypatch):
