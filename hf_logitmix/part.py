@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from hf_logitmix.training.training_set import TrainingSet
 
 
-EQUATION_NAMES = (
-    r"$z$ are the logits of an input and $\tilde z$ those of a mixed one, $\pi$ is the partner, $\lambda$ the share of "
-    r"the input, $T_y$ the target row of label $y$, and $H$ the criterion."
+EQUATION_NAMES = (  # between the delimiters that the Hub renders inside of a line
+    r"\\(z\\) are the logits of an input and \\(\tilde z\\) those of a mixed one, \\(\pi\\) is the partner, "
+    r"\\(\lambda\\) the share of the input, \\(T_y\\) the target row of label \\(y\\), and \\(H\\) the criterion."
 )
 
 

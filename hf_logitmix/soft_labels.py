@@ -73,21 +73,35 @@ def check_distributions(rows: Tensor, name: str = "labels") -> None:
     Raises:
         ValueError: with the first such row, for rows that are anywhere else.
     """
-    sums = rows.sum(-1, dtype=torch.float64 if rows.dtype == torch.float64 else torch.float32)
-    good = (rows >= 0).all(-1) & ((sums - 1).abs() <= TOLERANCE)
-    if good.is_cuda:
-        torch._assert_async(good.all(), f"{name} has a row that is no probabilities: numbers >= 0 that sum to 1.")
-    elif not good.is_meta and not good.all():
-        number = int(good.logical_not().nonzero()[0])
-        row = rows[number]
-        if bool((row >= 0).all()):
-            fault, fix = f"sums to {sums[number].item():g} and not to 1", "divide each row by its sum"
-        else:
-            fault, fix = f"holds {row[~(row >= 0)][0].item():g}", "pass numbers >= 0 that sum to 1"
+    if rows.is_cuda:
+        good = _are_distributions(rows).all()
+        torch._assert_async(good, f"{name} has a row that is no probabilities: numbers >= 0 that sum to 1.")
+    elif not rows.is_meta and (found := first_fault(rows)):
+        number, fault, fix = found
         raise ValueError(
             f"{name}: the soft label of example {number} {fault}: {fix}, or set "
             "problem_type='multi_label_classification' in the model's config if several classes may hold at once."
         )
+
+
+def first_fault(rows: Tensor) -> tuple[int, str, str] | None:
+    """The first of rows [N, K] that is no probabilities: its number, what is wrong, and the fix; None if all are."""
+    wrong = _are_distributions(rows).logical_not()
+    if not wrong.any():
+        return None
+    number = int(wrong.nonzero()[0])
+    row = rows[number]
+    if bool((row >= 0).all()):
+        return number, f"sums to {_sums(row).item():g} and not to 1", "divide each row by its sum"
+    return number, f"holds {row[~(row >= 0)][0].item():g}", "pass numbers >= 0 that sum to 1"
+
+
+def _are_distributions(rows: Tensor) -> Tensor:
+    return (rows >= 0).all(-1) & ((_sums(rows) - 1).abs() <= TOLERANCE)
+
+
+def _sums(rows: Tensor) -> Tensor:
+    return rows.sum(-1, dtype=torch.float64 if rows.dtype == torch.float64 else torch.float32)
 
 
 def classes_of(labels: Any) -> Any:

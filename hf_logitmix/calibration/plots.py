@@ -1,21 +1,16 @@
 """Reliability diagrams, and matrices of classes."""
 
-# ruff: noqa: E402
 from __future__ import annotations
-
-from hf_logitmix import _requirements
-
-_requirements.require(_requirements.PLOTS, "hf_logitmix.plots")
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hf_logitmix.calibration.registry import METRICS
 from hf_logitmix.calibration.rows import Floats, Rows
 from hf_logitmix.calibration.statistics import Statistics, bin_of, statistics_of
+from hf_logitmix.figure import Figure
 from hf_logitmix.targets.similarity import as_array
 
 _BAR, _GAP, _CONFIDENCE, _HIST = "#3b6fb6", "#e07b6a", "#a8321e", "#8a8f99"

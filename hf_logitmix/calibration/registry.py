@@ -78,7 +78,11 @@ METRICS: dict[str, Metric] = {
         brief=True,
         columns=("",),
     ),
-    "mce": Metric(lambda found: found.bins.gap[found.bins.weight > 0].max(), "MCE", "the largest distance of a bin"),
+    "mce": Metric(
+        lambda found: found.bins.gap[found.bins.weight > 0].max(),
+        "MCE",
+        "the largest distance of accuracy and confidence in a bin of equal width",
+    ),
     "adaptive_ece": Metric(
         lambda found: found.bins_of_equal_mass.error,
         "adaptive ECE",
@@ -87,7 +91,7 @@ METRICS: dict[str, Metric] = {
     "classwise_ece": Metric(
         lambda found: found.class_errors.mean(),
         "class-wise ECE",
-        "the same of each class's probability, averaged over the classes (Kull et al., 2019)",
+        "`ece` of each class's probability, averaged over the classes (Kull et al., 2019)",
     ),
     "smooth_ece": Metric(
         lambda found: smooth_ece(found.confidence, found.hits),
@@ -118,7 +122,7 @@ METRICS: dict[str, Metric] = {
     "augrc": _selective(
         selective.augrc,
         "AUGRC",
-        "the same with wrong answers as a share of all examples, so that none counts more than another (Traub et al., "
+        "`aurc` with wrong answers as a share of all examples, so that none counts more than another (Traub et al., "
         "2024)",
     ),
     "auroc": _selective(

@@ -15,6 +15,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from hf_logitmix.commands.parser import Parser, row, width
 from hf_logitmix.hub.provenance import public_command
 from hf_logitmix.training.arguments import METHOD_OPTIONS
+from hf_logitmix.training.command_line import RunDefaults
 
 # Of TrainingArguments those that the short help shows beside the fields that our own classes declare.
 OFTEN_USED = (
@@ -98,7 +99,7 @@ def _owner(kind: type, name: str) -> type:
 def _group(name: str, owner: type) -> str:
     if name in METHOD_OPTIONS or name in OF_ALL_METHODS:
         return "method"
-    if issubclass(owner, TrainingArguments):
+    if issubclass(owner, TrainingArguments | RunDefaults):
         return "training"
     return "model" if name in MODEL else "data"
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from shutil import get_terminal_size
 from typing import Any, NoReturn
 
-LEFT, WIDTH = 32, 110  # columns of the help of arguments, in a terminal that is wide enough
+LEFT, WIDTH = 33, 110  # columns of the help of arguments, in a terminal that is wide enough
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -10,7 +10,6 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hf_logitmix._version import __version__
 from hf_logitmix.calibration.plots import risk_coverage
@@ -18,6 +17,7 @@ from hf_logitmix.evidence.comparison import Comparison, Row
 from hf_logitmix.evidence.plots import forest, learning_curves, one_against_another, reliability_grid
 from hf_logitmix.evidence.records import Record
 from hf_logitmix.evidence.verdict import difference, spread, verdict
+from hf_logitmix.figure import Figure
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1d2330; --soft: #626b7a; --line: #dfe3ea; --good: #e3f2e6; --bad: #fbe6e2; }

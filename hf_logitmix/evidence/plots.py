@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hf_logitmix.calibration.registry import METRICS
 from hf_logitmix.calibration.rows import Rows
 from hf_logitmix.calibration.statistics import statistics_of
 from hf_logitmix.evidence.comparison import Comparison, paired_t
+from hf_logitmix.figure import Figure
 
 _BAR, _GAP, _WORSE, _LINE = "#3b6fb6", "#e07b6a", "#a8321e", "#9aa0aa"
 _COLORS = ("#3b6fb6", "#d9722e", "#3f8f4f", "#8a4fa8", "#a8321e", "#5f6670", "#b8922e", "#2e8f8f")

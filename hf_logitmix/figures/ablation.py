@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from hf_logitmix.figure import Figure
 from hf_logitmix.figures.style import COLOURS, open_axes
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from matplotlib.figure import Figure
-
 from hf_logitmix.analysis.runs import Curve
+from hf_logitmix.figure import Figure
 from hf_logitmix.figures.style import look_of, open_axes
 
 

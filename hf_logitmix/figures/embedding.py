@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from hf_logitmix.figure import Figure
 from hf_logitmix.figures.style import CLASSES
 
 _SIDE = 2.7

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from hf_logitmix.figure import Figure
 from hf_logitmix.figures.style import look_of, open_axes
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from hf_logitmix.figure import Figure
 from hf_logitmix.figures.style import COLOURS, open_axes
 
 _BINS = 60

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hf_logitmix.figure import Figure
 from hf_logitmix.figures.style import CLASSES
 
 _COLUMNS, _PANEL = 5, 2.35  # panels in a row, inches of a side

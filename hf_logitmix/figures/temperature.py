@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hf_logitmix.calibration.registry import METRICS
+from hf_logitmix.figure import Figure
 from hf_logitmix.figures.style import look_of, open_axes
 
 

@@ -5,8 +5,8 @@ hf-logitmix demo
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -17,13 +17,13 @@ from transformers import (
     set_seed,
 )
 
-from hf_logitmix import MixTrainingArguments
 from hf_logitmix.commands.parser import Parser
 from hf_logitmix.glue.data import load_task
 from hf_logitmix.glue.demo_corpus import write_corpus
 from hf_logitmix.glue.experiment import Experiment
 from hf_logitmix.glue.tasks import Split, Task
-from hf_logitmix.training.command_line import diagram_of, keep_other_runs, side_by_side
+from hf_logitmix.text.arguments import TextRunArguments
+from hf_logitmix.training.demo import QUIET, check_room, compare
 
 METHODS = ("vanilla", "mixup", "logitmix")
 DATA = "synthetic"  # what records call it
@@ -53,34 +53,29 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_demo(args: TrainingArguments) -> int:
     """Run the demo into ``args.output_dir``; the exit status."""
-    started = time.perf_counter()
     output = Path(args.output_dir or DEFAULT_OUTPUT)
-    for method in METHODS:
-        keep_other_runs(output / method, DATA)
+    check_room(output, METHODS, DATA)
     with args.main_process_first(desc="write the corpus"):
         sentences = write_corpus(output / "glue" / DEMO_TASK.folder, SIZES, args.seed)
     tokenizer = train_tokenizer(sentences)
     splits = load_task(DEMO_TASK, ("train", "dev"), str(output / "glue"))
-    results = {}
-    for method in METHODS:
-        print(f"\n{method}: training a small BERT from scratch on {SIZES['train']} synthetic sentences", flush=True)
+
+    def run(method: str, folder: Path) -> dict[str, Any] | None:
         set_seed(args.seed)
         model = BertForSequenceClassification(_config(len(tokenizer)))
         length = tokenizer.model_max_length
         experiment = Experiment(DEMO_TASK, splits, model, tokenizer, None, length, data_name=DATA)
-        found = experiment.run(_arguments(output / method, method, args.seed))
-        if found is None:
-            print("\nStopped. The demo keeps no half-done runs: start it again.")
-            return 130
-        results[method] = found
-    if args.should_save:
-        picture = output / "reliability.png"
-        diagram_of({method: output / method for method in METHODS}, "synthetic demo corpus, dev set", picture)
-        print(f"\nSynthetic demo corpus: {SIZES['train']} training and {SIZES['dev']} dev sentences, one seed.")
-        print(side_by_side(results))
-        print(f"The picture is {picture}; each method's run is in a folder beside it.")
-        print(f"{time.perf_counter() - started:.0f} s in all.")
-    return 0
+        return experiment.run(_arguments(folder, method, args.seed))
+
+    return compare(
+        METHODS,
+        run,
+        output,
+        doing=f"training a small BERT from scratch on {SIZES['train']} synthetic sentences",
+        title="synthetic demo corpus, dev set",
+        told=f"Synthetic demo corpus: {SIZES['train']} training and {SIZES['dev']} dev sentences, one seed.",
+        is_shown=args.should_save,
+    )
 
 
 def train_tokenizer(sentences: list[str]) -> PreTrainedTokenizerFast:
@@ -115,19 +110,14 @@ def _config(vocab_size: int) -> BertConfig:
     )
 
 
-def _arguments(output: Path, method: str, seed: int) -> MixTrainingArguments:
-    return MixTrainingArguments(
+def _arguments(output: Path, method: str, seed: int) -> TextRunArguments:
+    return TextRunArguments(
         output_dir=str(output),
         method=method,
         seed=seed,
         num_train_epochs=16,
-        per_device_train_batch_size=32,
         per_device_eval_batch_size=256,
         learning_rate=1e-3,
         warmup_steps=100,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        log_level="warning",
-        dataloader_pin_memory=False,
+        **QUIET,
     )

@@ -198,10 +198,18 @@ def _method(method: Method) -> list[str]:
     equations = [f"$${part.equation}$$" for part in method.parts.values() if part.equation]
     return [
         "## Method",
-        f"```\n{method}\n```",
+        f"```\n{_in_lines(method)}\n```",
         *([*equations, EQUATION_NAMES] if equations else []),
         *([_sources(method.papers)] if method.papers else []),
     ]
+
+
+def _in_lines(method: Method) -> str:
+    """Its ``repr``, a line for each part."""
+    parts: dict[str, Any] = dict(method.parts)
+    if method.class_weights is not None:
+        parts["class_weights"] = method.class_weights
+    return "\n".join(["Method(", *(f"    {name}={part!r}," for name, part in parts.items()), ")"])
 
 
 def _calibrated(calibration: Mapping[str, Any] | None, folded: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,104 +5,43 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from huggingface_hub import metadata_load, try_to_load_from_cache
 from torch import nn
-from transformers import Trainer
 from transformers.trainer_utils import has_length
 
-from hf_logitmix.calibration.bootstrap import intervals
-from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark, scaled_metrics
-from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.calibration.served import FOLDED, NAME, config_of
 from hf_logitmix.calibration.temperature import cross_fit
 from hf_logitmix.hub.card import model_card, write_eval_results
+from hf_logitmix.hub.evaluations import N_BINS, SINGLE, EvaluationsMixin, Figures
 from hf_logitmix.hub.provenance import versions
 from hf_logitmix.hub.usage import usage
 from hf_logitmix.method import Method
 from hf_logitmix.models import is_adapter, public_name, unwrap
-from hf_logitmix.part import LabelSpec
 from hf_logitmix.training.naming import DataFacts, facts_of
 from hf_logitmix.training.settings import training_settings
 from hf_logitmix.training.splits import choosing
 
 if TYPE_CHECKING:
 
-    class _Base(Trainer):
+    class _Base(EvaluationsMixin):
         """What the mixin is put in front of, with what else it asks of it."""
 
-        model: nn.Module
         method: Method
         _calibrated_on: Any
-
-        @property
-        def label_spec(self) -> LabelSpec: ...
 else:
-    _Base = object
+    _Base = EvaluationsMixin
 
 logger = logging.getLogger(__name__)
 
-N_BINS = 10
 DIAGRAM = "reliability.png"
-_SINGLE = "single_label_classification"
 _SMALL_MODELS = "hf_logitmix.vision.small_models"
 
 
-class _Evaluation(NamedTuple):
-    """What an evaluation found."""
-
-    step: int
-    folds: int
-    examples: int
-    metrics: dict[str, float]
-    rows: tuple[np.ndarray, np.ndarray] | None  # logits [N, K] and labels, of one label an example
-
-
 class CardMixin(_Base):
-    """Writes the card of `hf_logitmix.hub.card`, with the figures of the last evaluation of the model as it is.
-
-    An evaluation of another step is not told: neither one from before training, nor the last one of a run whose best
-    checkpoint is another.
-    """
-
-    _evaluated: dict[str, _Evaluation] | None = None
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().evaluation_loop(*args, **kwargs)
-        prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
-        if str(prefix).startswith("eval"):
-            known, state = self._evaluated or {}, (self.state.global_step, self._folds())
-            known = {name: one for name, one in known.items() if (one.step, one.folds) == state}
-            found = {name.removeprefix(f"{prefix}_"): value for name, value in (output.metrics or {}).items()}
-            numbers = {name: value for name, value in found.items() if _is_number(value) and not name.endswith("time")}
-            known[str(prefix)] = _Evaluation(*state, output.num_samples or 0, numbers, self._rows_of(output))
-            self._evaluated = known
-        return output
-
-    def _rows_of(self, output: Any) -> tuple[np.ndarray, np.ndarray] | None:
-        logits, labels = output.predictions, output.label_ids
-        logits = logits[0] if isinstance(logits, tuple) else logits
-        if (
-            self.label_spec.problem_type != _SINGLE
-            or not isinstance(logits, np.ndarray)
-            or not isinstance(labels, np.ndarray)
-        ):
-            return None
-        shapes = (labels.shape, logits.shape[:1], logits.shape)
-        fits = logits.ndim == 2 and logits.shape[1] == self.label_spec.num_labels and shapes[0] in shapes[1:]
-        return (logits, labels) if fits and np.isfinite(logits).all() else None
-
-    def _folds(self) -> int:
-        return len(getattr(getattr(unwrap(self.model), "config", None), FOLDED, None) or ())
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        best, now = getattr(self.state, "best_global_step", None), self.state.global_step
-        kept = {name: one for name, one in (self._evaluated or {}).items() if one.step == best}
-        self._evaluated = {name: one._replace(step=now) for name, one in kept.items()}
+    """Writes the card of `hf_logitmix.hub.card`, with the figures of the last evaluation of the model as it is."""
 
     def create_model_card(
         self,
@@ -135,7 +74,7 @@ class CardMixin(_Base):
         trained = self.state.global_step > 0 and self.train_dataset is not None
         data = self._data_facts(_first(dataset_tags) or _first(dataset), _first(dataset_args))
         evaluated = self._current_evaluations()
-        found, has_diagram = _Figures(), False
+        found, has_diagram = Figures(), False
         for prefix, one in evaluated.items():
             found.add(self._split_name(prefix), prefix.removeprefix("eval").strip("_"), one)
         if rows := next(
@@ -143,7 +82,7 @@ class CardMixin(_Base):
         ):
             has_diagram = _draw(rows, title, output / DIAGRAM)
         is_peft = is_adapter(self.model)
-        task, has_softmax = _first(tasks) or self._task(), self.label_spec.problem_type == _SINGLE
+        task, has_softmax = _first(tasks) or self._task(), self.label_spec.problem_type == SINGLE
         kept, known = getattr(config, NAME, None), card_of_base(base)
         loads = "import hf_logitmix.vision" if is_small_model(self.model) else ""
         card = model_card(
@@ -177,16 +116,6 @@ class CardMixin(_Base):
         )
         card.save(output / "README.md")
         write_eval_results(card, output)
-
-    def _current_evaluations(self) -> dict[str, _Evaluation]:
-        """Those of the model as it is."""
-        now, known = (self.state.global_step, self._folds()), self._evaluated or {}
-        current = {name: one for name, one in known.items() if (one.step, one.folds) == now}
-        if known and not current:
-            logger.warning(
-                "The model was changed after its last evaluation, so its card has no figures: evaluate again."
-            )
-        return current
 
     def _data_facts(self, name: str | None, config: str | None) -> DataFacts:
         train = self.train_dataset
@@ -233,33 +162,6 @@ class CardMixin(_Base):
                 "cross-fitted and do not use it."
             )
         return said
-
-
-class _Figures:
-    """The figures of all evaluations, for one card."""
-
-    def __init__(self) -> None:
-        self.metrics: dict[str, float] = {}
-        self.intervals: dict[str, tuple[float, float]] = {}
-        self.split_of: dict[str, str] = {}
-        self.counts: dict[str, int] = {}
-        self.remarks: list[str] = []
-
-    def add(self, split: str, suffix: str, one: _Evaluation) -> None:
-        values, reach = dict(one.metrics), {}
-        if one.rows is not None:
-            values |= calibration_metrics(*one.rows, n_bins=N_BINS)
-            values |= scaled_metrics(*one.rows, n_bins=N_BINS) if one.examples > 1 else {}
-            reach = intervals(*one.rows, n_bins=N_BINS)
-            if remark := one_class_remark(*one.rows):
-                self.remarks.append(f"On `{split}`: {remark}")
-        end = f"_{suffix}" if suffix else ""
-        for name, value in values.items():
-            if is_brief(name) and not name.startswith("temperature"):
-                self.metrics[name + end] = value
-                self.split_of[name + end] = split
-                self.intervals |= {name + end: reach[name]} if name in reach else {}
-        self.counts[split] = one.examples
 
 
 def _draw(rows: tuple[np.ndarray, np.ndarray], title: str, path: Path) -> bool:
@@ -311,10 +213,6 @@ def _all_of(data: Any) -> list[Any]:
 
 def _first(given: Any) -> str | None:
     return given if given is None or isinstance(given, str) else str(given[0]) if given else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, torch.Tensor))
 
 
 def _public(value: Any) -> Any:

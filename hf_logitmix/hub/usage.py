@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _LOADERS = {
-    "text-classification": ("AutoModelForSequenceClassification", "AutoTokenizer", 'tokenizer("a text"'),
-    "image-classification": ("AutoModelForImageClassification", "AutoImageProcessor", "processor(image"),
+    "text-classification": ("AutoModelForSequenceClassification", "AutoTokenizer", "tokenizer", '"a text"'),
+    "image-classification": ("AutoModelForImageClassification", "AutoImageProcessor", "processor", "image"),
 }
 
 
@@ -25,18 +25,18 @@ def usage(
     """
     if pipeline_tag not in _LOADERS:
         return ""
-    model, reader, call = _LOADERS[pipeline_tag]
+    model, reader, reads, example = _LOADERS[pipeline_tag]
     scaled = {"temperature": ' / model.config.calibration["temperature"]', "vector": ""}
-    calls = f'logits = model(**{call}, return_tensors="pt")).logits'
     lines = [
         *([preamble] if preamble else []),
         *(["from peft import AutoPeftModelForSequenceClassification"] if peft else []),
         f"from transformers import {reader}" if peft else f"from transformers import {model}, {reader}",
         "",
         f'name = "USER/{name}"',
-        f"{call.split('(')[0]} = {reader}.from_pretrained(name)",
+        f"{reads} = {reader}.from_pretrained(name)",
         f"model = {'AutoPeftModelForSequenceClassification' if peft else model}.from_pretrained(name)",
-        calls + (scaled[calibration["method"]] if calibration else ""),
+        f'inputs = {reads}({example}, return_tensors="pt")',
+        "logits = model(**inputs).logits" + (scaled[calibration["method"]] if calibration else ""),
     ]
     if calibration and calibration["method"] == "vector":
         part = "(logits.new_tensor(model.config.calibration[part]) for part in ('weight', 'bias'))"

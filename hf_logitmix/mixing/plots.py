@@ -1,20 +1,15 @@
 """Pictures of a mixed batch: what a model is shown."""
 
-# ruff: noqa: E402
 from __future__ import annotations
-
-from hf_logitmix import _requirements
-
-_requirements.require(_requirements.PLOTS, "hf_logitmix.plots")
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from transformers import default_data_collator
 
+from hf_logitmix.figure import Figure
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.method import Method
 from hf_logitmix.methods import as_method

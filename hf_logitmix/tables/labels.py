@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset
 
-from hf_logitmix.soft_labels import check_distributions
+from hf_logitmix.soft_labels import first_fault
 
 REGRESSION, ONE, SEVERAL = "regression", "single_label_classification", "multi_label_classification"
 
@@ -72,17 +72,28 @@ class Labels:
     def _encode_rows(self, values: Sequence[Any], where: str) -> np.ndarray:
         count = len(self.names)
         for row, value in _numbered(values):
-            if not isinstance(value, list) or len(value) != count:
+            if not isinstance(value, list) or len(value) != count or not all(map(_is_score, value)):
                 raise ValueError(
                     f"{where}, row {row}: label {value!r} is no list of {count} numbers, one for each class."
                 )
-        encoded = np.array(values, dtype=np.float32)
-        if self.soft:
-            check_distributions(torch.from_numpy(encoded.astype(float)), where)
+        encoded = np.array(values, dtype=np.float32).reshape(len(values), count)
+        if self.soft and (found := first_fault(torch.from_numpy(encoded.astype(float)))):
+            number, fault, fix = found
+            raise ValueError(
+                f"{where}, row {number + 1}: the soft label {fault}: {fix}, or leave --soft_labels out if several "
+                "classes may hold at once."
+            )
+        if not self.soft and (others := np.argwhere((encoded != 0) & (encoded != 1))).size:
+            number, column = others[0]
+            raise ValueError(
+                f"{where}, row {number + 1}: label {values[number]!r} holds {values[number][column]!r}, and the "
+                "training labels are rows of 0 and 1: pass --soft_labels true for probabilities of classes."
+            )
         return encoded
 
 
 LABELS = ("label", "labels", "target", "score")  # what a column of them is called
+PROBABILITY = "p_"  # before the name of a class, in predictions.csv and in columns of soft labels
 
 
 def label_values(data: Dataset, column: str) -> list[Any]:
@@ -102,6 +113,36 @@ def label_values(data: Dataset, column: str) -> list[Any]:
         return value
 
     return [plain(value) for value in data.with_format(None)[column][:]]
+
+
+def label_rows(data: Dataset, columns: Sequence[str], where: str) -> list[Any]:
+    """The labels of several columns, one for each class: a list of numbers each, which a csv has written out.
+
+    None is in the place of a label that is missing in all of them, and in a list for one that is missing there alone.
+
+    Raises:
+        ValueError: for what is no number, with its row.
+    """
+    found = []
+    of_columns = zip(*(label_values(data, column) for column in columns), strict=True)
+    for number, values in enumerate(of_columns, start=1):
+        for column, value in zip(columns, values, strict=True):
+            if value is not None and not _is_score(value):
+                raise ValueError(f"{where}, row {number}: {value!r} in column {column!r} is no number.")
+        row = [value if value is None else float(value) for value in values]
+        found.append(None if all(value is None for value in row) else row)
+    return found
+
+
+def names_of_columns(columns: Sequence[str]) -> tuple[str, ...]:
+    """The classes that columns are called by, without the ``p_`` that all of them may begin with.
+
+    Example:
+        >>> names_of_columns(["p_no", "p_yes"]), names_of_columns(["p_no", "yes"])
+        (('no', 'yes'), ('p_no', 'yes'))
+    """
+    has_prefix = all(len(name) > len(PROBABILITY) and name.startswith(PROBABILITY) for name in columns)
+    return tuple(name.removeprefix(PROBABILITY) if has_prefix else name for name in columns)
 
 
 def class_names(data: Dataset, column: str) -> tuple[str, ...]:
@@ -138,7 +179,10 @@ def labels_of(
     """
     are_lists = isinstance(values[0], list)
     if soft and not are_lists:
-        raise ValueError(f"soft_labels=True needs a column of lists of probabilities, and {where} holds {values[0]!r}.")
+        raise ValueError(
+            f"soft_labels=True needs a column of lists of probabilities, and {where} holds {values[0]!r}: name a "
+            "column for each class, such as --label_column p_no p_yes."
+        )
     if are_lists:
         if regression:
             raise ValueError(f"do_regression=True needs one number an example, and {where} holds lists.")
@@ -160,6 +204,27 @@ def labels_of(
     return Labels(ONE, found)
 
 
+def labels_of_columns(
+    values: Sequence[list[float]], where: str, names: tuple[str, ...], *, soft: bool = False
+) -> Labels:
+    """What the labels in a column for each class are: probabilities with ``soft``, else 0 and 1 of several classes.
+
+    Args:
+        values: of `label_rows`, without None.
+        where: what holds them, for errors.
+        names: of the classes, which the columns have.
+        soft: whether they are soft labels.
+
+    Raises:
+        ValueError: for other numbers than 0 and 1 without ``soft``.
+    """
+    if not soft and any(value not in (0, 1) for row in values for value in row):
+        raise ValueError(
+            f"{where} hold other numbers than 0 and 1: pass --soft_labels true if they are probabilities of classes."
+        )
+    return Labels(ONE if soft else SEVERAL, names, soft=soft, rows=True)
+
+
 def _labels_of_lists(values: Sequence[Any], where: str, names: tuple[str, ...], soft: bool) -> Labels:
     numbers = [one for several in values if isinstance(several, list) for one in several]
     lengths = {len(several) for several in values if isinstance(several, list)}
@@ -170,7 +235,7 @@ def _labels_of_lists(values: Sequence[Any], where: str, names: tuple[str, ...], 
                 f"soft_labels=True needs one probability a class in each row, and {where} has lists of several lengths."
             )
         return Labels(ONE, tuple(map(str, range(width))), soft=True, rows=True)
-    if width > 1 and not names and all(_is_score(one) and float(one) in (0, 1) for one in numbers):
+    if not names and are_multi_hot(values):
         return Labels(SEVERAL, tuple(map(str, range(width))), rows=True)
     if any(isinstance(one, float) for one in numbers):
         raise ValueError(
@@ -181,6 +246,13 @@ def _labels_of_lists(values: Sequence[Any], where: str, names: tuple[str, ...], 
     if len(found) < 2:
         raise ValueError(f"{where} names {len(found)} class: pass examples of at least two.")
     return Labels(SEVERAL, found)
+
+
+def are_multi_hot(values: Sequence[Any]) -> bool:
+    """Whether labels are lists of 0 and 1, of more than one number and of one length."""
+    lengths = {len(several) if isinstance(several, list) else 0 for several in values}
+    numbers = (one for several in values if isinstance(several, list) for one in several)
+    return len(lengths) == 1 and min(lengths) > 1 and all(_is_score(one) and float(one) in (0, 1) for one in numbers)
 
 
 def _sorted_names(values: Sequence[Any]) -> tuple[str, ...]:

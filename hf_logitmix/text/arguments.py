@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 from hf_logitmix import MixTrainingArguments
-from hf_logitmix.training.command_line import set_what_is_done
+from hf_logitmix.training.command_line import RunDefaults, set_what_is_done
 
 
 @dataclass
-class TextRunArguments(MixTrainingArguments):
+class TextRunArguments(RunDefaults, MixTrainingArguments):
     """`MixTrainingArguments` with the defaults of a run on texts: train and evaluate, batches of 32, 2e-5, no reports.
-
-    They are fields, not `HfArgumentParser.set_defaults`, so that they hold for runs that Python starts too (sweeps).
 
     Raises:
         ValueError: for an ``eval_strategy`` without ``do_eval``, which `TrainingArguments` would turn on.
     """
 
-    output_dir: str = field(default="", metadata={"help": "Where the run leaves its model and results."})
     do_train: bool = field(
         default=True,
         metadata={"help": "Train: done unless --do_eval or --do_predict is passed without it, or --no_do_train."},
@@ -31,11 +26,6 @@ class TextRunArguments(MixTrainingArguments):
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Training batch on each device."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Evaluation batch on each device."})
     learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
-    dataloader_pin_memory: bool = field(
-        default=torch.cuda.is_available(), metadata={"help": "Pin host memory for copies to the GPU."}
-    )
-    report_to: str = field(default="none", metadata={"help": "Where to report, such as tensorboard or wandb."})
     snapshots: int = field(
         default=0,
         metadata={"help": "Keep at each evaluation what the last layer makes of N training texts, for figures."},

@@ -23,11 +23,17 @@ class Columns:
 
     Attributes:
         texts: one, or two for pairs.
-        label: None where there are no labels.
+        labels: one, or several with a number for each class; empty where there are no labels.
     """
 
     texts: tuple[str, ...]
-    label: str | None
+    labels: tuple[str, ...]
+
+    @property
+    def of_labels(self) -> str:
+        """The columns of the labels, for errors."""
+        named = " and ".join(map(repr, self.labels))
+        return f"columns {named}" if len(self.labels) > 1 else f"column {named}"
 
 
 def find_columns(
@@ -36,7 +42,7 @@ def find_columns(
     *,
     text: str | None = None,
     text_pair: str | None = None,
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
     needs_label: bool = True,
 ) -> Columns:
     """The columns of a table, found where they are not named.
@@ -49,23 +55,26 @@ def find_columns(
         data: the table.
         where: what it is called in errors.
         text, text_pair, label: names; None finds it, but no second text is looked for beside a ``text`` that is named.
+            Several of ``label`` are a column for each class.
         needs_label: whether labels must be there.
 
     Raises:
         ValueError: for a name that is not there, and for columns that cannot be told; with those that are there.
     """
-    for argument, name in (("text_column", text), ("text_pair_column", text_pair), ("label_column", label)):
+    labels = (label,) if isinstance(label, str) else tuple(label or ())
+    wanted = [("text_column", text), ("text_pair_column", text_pair), *(("label_column", name) for name in labels)]
+    for argument, name in wanted:
         if name is not None and name not in data.column_names:
             raise ValueError(f"{argument}={name!r} is no column of {where}, whose columns are {_listed(data)}.")
     if text_pair is not None and text is None:
         raise ValueError(f"text_pair_column={text_pair!r} is the second text: pass --text_column too.")
-    named = [name for name in (text, text_pair, label) if name is not None]
+    named = [name for name in (text, text_pair, *labels) if name is not None]
     if twice := [name for name in named if named.count(name) > 1]:
         raise ValueError(f"column {twice[0]!r} is named twice: pass a column of its own for each of text and label.")
-    label = _find_label(data, where, named, needs_label) if label is None else label
+    labels = labels or _find_label(data, where, named, needs_label)
     if text is not None:
-        return Columns((text,) if text_pair is None else (text, text_pair), label)
-    return Columns(_find_texts(data, where, label), label)
+        return Columns((text,) if text_pair is None else (text, text_pair), labels)
+    return Columns(_find_texts(data, where, labels), labels)
 
 
 def check_columns(data: Dataset, columns: Columns, where: str) -> None:
@@ -74,7 +83,7 @@ def check_columns(data: Dataset, columns: Columns, where: str) -> None:
     Raises:
         ValueError: with the columns that are there, or with the number of the first row without a text.
     """
-    for name in [*columns.texts, *([columns.label] if columns.label else [])]:
+    for name in (*columns.texts, *columns.labels):
         if name not in data.column_names:
             raise ValueError(
                 f"{where} has no column {name!r} as the training data has; its columns are {_listed(data)}."
@@ -92,18 +101,16 @@ def check_columns(data: Dataset, columns: Columns, where: str) -> None:
                 )
 
 
-def _find_label(data: Dataset, where: str, taken: Sequence[str], needs_label: bool) -> str | None:
+def _find_label(data: Dataset, where: str, taken: Sequence[str], needs_label: bool) -> tuple[str, ...]:
     found = [name for name in data.column_names if name.lower() in LABELS and name not in taken]
-    if len(found) == 1:
-        return found[0]
-    if not found and not needs_label:
-        return None
+    if len(found) == 1 or (not found and not needs_label):
+        return tuple(found)
     which = f"columns {' and '.join(found)} may all be" if found else f"no column is called {', '.join(LABELS)}, to be"
     raise ValueError(f"{where}: {which} the label: name it with --label_column; the columns are {_listed(data)}.")
 
 
-def _find_texts(data: Dataset, where: str, label: str | None) -> tuple[str, ...]:
-    strings = {name.lower(): name for name in data.column_names if name != label and _holds_strings(data, name)}
+def _find_texts(data: Dataset, where: str, labels: Sequence[str]) -> tuple[str, ...]:
+    strings = {name.lower(): name for name in data.column_names if name not in labels and _holds_strings(data, name)}
     usual = [pair for pair in PAIRS if set(pair) <= strings.keys()]
     in_pairs = {name for pair in usual for name in pair}
     usual += [(name,) for name in TEXTS if name in strings and name not in in_pairs]  # type: ignore[misc]

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
 from hf_logitmix.soft_labels import classes_of
 from hf_logitmix.tables.files import read_file, read_named
-from hf_logitmix.tables.labels import SEVERAL, Labels, class_names, few, label_values, labels_of
+from hf_logitmix.tables.labels import (
+    REGRESSION,
+    SEVERAL,
+    Labels,
+    are_multi_hot,
+    class_names,
+    few,
+    label_rows,
+    label_values,
+    labels_of,
+    labels_of_columns,
+    names_of_columns,
+)
 from hf_logitmix.text.columns import Columns, check_columns, find_columns
 from hf_logitmix.training.splits import hold_out, stratified
 
@@ -21,6 +34,7 @@ SPLITS: Mapping[str, tuple[str, ...]] = {  # what they are called
     "test": ("test",),
 }
 TEXTS = ("text", "text_pair")
+HELD, HELD_TO_CALIBRATE = "held out", "held out to calibrate"  # what parts of the training set are called
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,8 @@ class TextData:
         of = "probabilities of classes" if self.labels.soft else of
         names = f" ({len(self.labels.names)}: {few(self.labels.names)})" if self.labels.names else ""
         sizes = ", ".join(f"{len(data):,} {split}" for split, data in self.splits.items())
-        return f"texts: {' + '.join(self.columns.texts)}; labels: {self.columns.label}, {of}{names}; examples: {sizes}"
+        texts, labels = (" + ".join(found) or "none" for found in (self.columns.texts, self.columns.labels))
+        return f"texts: {texts}; labels: {labels}, {of}{names}; examples: {sizes}"
 
 
 def tables_of_files(files: Mapping[str, str | None]) -> dict[str, Table]:
@@ -110,7 +125,7 @@ def text_data(
     *,
     text: str | None = None,
     text_pair: str | None = None,
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
     soft: bool = False,
     regression: bool | None = None,
     known: Labels | None = None,
@@ -121,7 +136,7 @@ def text_data(
     Args:
         tables: split -> table, train first if it is there.
         text, text_pair, label: columns, found where None; see `find_columns`.
-        soft, regression: what the labels are; see `labels_of`.
+        soft, regression: what the labels are; see `labels_of`, and for several columns `labels_of_columns`.
         unlabelled: splits whose labels are not read.
         known: what a trained model's labels are, where there is no training split to tell it.
 
@@ -133,28 +148,29 @@ def text_data(
     columns = find_columns(
         *(tables[first].data, tables[first].where), text=text, text_pair=text_pair, label=label, needs_label=needs_label
     )
-    values = {}
+    if known is not None and len(columns.labels) > 1:
+        columns = replace(columns, labels=_in_the_order_of(known, columns))
+    values: dict[str, list[Any]] = {}
     for split, table in tables.items():
-        is_there = split not in unlabelled and columns.label in table.data.column_names
-        check_columns(table.data, columns if is_there or split != "test" else replace(columns, label=None), table.where)
-        if columns.label is not None and is_there:
-            values[split] = label_values(table.data, columns.label)
+        there = [name for name in columns.labels if name in table.data.column_names]
+        is_there = split not in unlabelled and bool(there)
+        check_columns(table.data, columns if is_there or split != "test" else replace(columns, labels=()), table.where)
+        if is_there:
+            values[split] = _values(table, columns)
         if split == "test" and all(value is None or value == -1 for value in values.get(split, [])):
             values.pop(split, None)  # kept secret
         for row, value in enumerate(values.get(split, ()), start=1):
             if value is None or (isinstance(value, list) and None in value):
                 raise ValueError(
-                    f"{table.where}, row {row}: no label in column {columns.label!r}: fill it in, or leave the row out."
+                    f"{table.where}, row {row}: no label in {columns.of_labels}: fill it in, or leave the row out."
                 )
-    labels = known or Labels("regression")
-    if known is None and first in values:
-        assert columns.label is not None
-        labels = labels_of(
-            *(values[first], f"column {columns.label!r} of {tables[first].where}"),
-            names=class_names(tables[first].data, columns.label),
-            soft=soft,
-            regression=regression,
-        )
+    if known is not None:
+        every = [value for of_split in values.values() for value in of_split]
+        labels = replace(known, soft=soft, rows=soft or len(columns.labels) > 1 or _are_rows(known, every))
+    elif first in values:
+        labels = _labels(values[first], columns, tables[first], soft, regression)
+    else:
+        labels = Labels(REGRESSION)
     splits = {}
     for split, table in tables.items():
         data = table.data.with_format(None).select_columns(list(columns.texts))
@@ -167,9 +183,18 @@ def text_data(
 
 def with_validation(data: TextData, share: float, seed: int) -> TextData:
     """The same with a part of the training set as ``held out``, each class's share kept; errors as in `hold_out`."""
-    kept, held = hold_out(_groups(data, data.targets("train")), share, seed)
+    return _with_held_out(data, HELD, share, seed, "val_split", "choose a checkpoint on")
+
+
+def with_calibration(data: TextData, share: float, seed: int) -> TextData:
+    """The same with a part of what trains as ``held out to calibrate``; see `with_validation`."""
+    return _with_held_out(data, HELD_TO_CALIBRATE, share, seed, "calibration_split", "fit a temperature on")
+
+
+def _with_held_out(data: TextData, name: str, share: float, seed: int, argument: str, purpose: str) -> TextData:
+    kept, held = hold_out(_groups(data, data.targets("train")), share, seed, argument, purpose)
     train = data.splits["train"]
-    return replace(data, splits={**data.splits, "train": train.select(kept), "held out": train.select(held)})
+    return replace(data, splits={**data.splits, "train": train.select(kept), name: train.select(held)})
 
 
 def part(data: TextData, split: str, count: int | None, seed: int, argument: str, least: int = 1) -> Dataset:
@@ -187,6 +212,39 @@ def part(data: TextData, split: str, count: int | None, seed: int, argument: str
     if count < (classes := len(np.unique(groups))):
         raise ValueError(f"{argument}={count}: pass at least {classes}, an example of each class.")
     return whole.select(stratified(groups, count, seed))
+
+
+def _values(table: Table, columns: Columns) -> list[Any]:
+    if len(columns.labels) > 1:
+        return label_rows(table.data, columns.labels, table.where)
+    return label_values(table.data, columns.labels[0])
+
+
+def _labels(values: list[Any], columns: Columns, table: Table, soft: bool, regression: bool | None) -> Labels:
+    """What the labels of a table are, of which none is missing."""
+    where = f"{columns.of_labels} of {table.where}"
+    if len(columns.labels) == 1:
+        names = class_names(table.data, columns.labels[0])
+        return labels_of(values, where, names=names, soft=soft, regression=regression)
+    if regression:
+        raise ValueError(f"do_regression=True needs one number an example, and {where} are several.")
+    return labels_of_columns(values, where, names_of_columns(columns.labels), soft=soft)
+
+
+def _are_rows(known: Labels, values: Sequence[Any]) -> bool:
+    """Whether labels of a model of several classes are a row of 0 and 1 each, and no lists of classes."""
+    return known.problem_type == SEVERAL and are_multi_hot(values) and len(values[0]) == len(known.names)
+
+
+def _in_the_order_of(known: Labels, columns: Columns) -> tuple[str, ...]:
+    """The columns of the labels in the order of a model's classes."""
+    named = dict(zip(names_of_columns(columns.labels), columns.labels, strict=True))
+    if set(named) != set(known.names):
+        raise ValueError(
+            f"{columns.of_labels} are labels of the classes {few(tuple(named))}, and the model's are "
+            f"{few(known.names) or 'none'}: name a column for each of these with --label_column."
+        )
+    return tuple(named[name] for name in known.names)
 
 
 def _groups(data: TextData, targets: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
+from hf_logitmix.tables.labels import PROBABILITY
 from hf_logitmix.text.task import TextTask
 
 FILE = "predictions.csv"
@@ -33,7 +34,7 @@ def write_predictions(task: TextTask, logits: np.ndarray, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         is_sure = task.problem_type == "single_label_classification"
-        named = [f"p_{name}" for name in task.label_names]
+        named = [f"{PROBABILITY}{name}" for name in task.label_names]
         writer.writerow(["row", "prediction", *(["confidence"] if is_sure else []), *named])
         writer.writerows([row, *cells] for row, cells in enumerate(_cells(task, logits.astype(np.float64)), start=1))
 

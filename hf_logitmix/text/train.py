@@ -21,14 +21,27 @@ from hf_logitmix.modalities.masks import is_causal
 from hf_logitmix.models import loading
 from hf_logitmix.tables.labels import Labels
 from hf_logitmix.text.arguments import TextModelArguments, TextRunArguments
-from hf_logitmix.text.data import Table, TextData, part, tables_of_files, tables_of_name, text_data, with_validation
+from hf_logitmix.text.data import (
+    HELD,
+    HELD_TO_CALIBRATE,
+    Table,
+    TextData,
+    part,
+    tables_of_files,
+    tables_of_name,
+    text_data,
+    with_calibration,
+    with_validation,
+)
 from hf_logitmix.text.experiment import TextExperiment
 from hf_logitmix.text.metrics import metrics_of
 from hf_logitmix.text.model import load_model
 from hf_logitmix.text.predictions import FILE, write_predictions
 from hf_logitmix.text.task import OwnSplit, OwnTask, TextSplit, has_one_class
 from hf_logitmix.training.command_line import check_what_is_done, checkpoint_to_resume, report
-from hf_logitmix.training.splits import HELD_OUT, chooses
+from hf_logitmix.training.splits import HELD_OUT, HELD_OUT_TO_CALIBRATE, chooses
+
+CALLED = {HELD: HELD_OUT, HELD_TO_CALIBRATE: HELD_OUT_TO_CALIBRATE}  # what records call these splits
 
 
 @dataclass
@@ -83,8 +96,12 @@ class TextArguments(TextModelArguments):
         default=None, metadata={"help": "Column of the texts; found where its name is usual."}
     )
     text_pair_column: str | None = field(default=None, metadata={"help": "Column of the second texts of pairs."})
-    label_column: str | None = field(
-        default=None, metadata={"help": "Column of the labels. [label, labels, target or score]"}
+    label_column: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Column of the labels; several for one a class, of probabilities (--soft_labels true) or of 0 and "
+            "1. [label, labels, target or score]"
+        },
     )
     do_regression: bool | None = field(
         default=None, metadata={"help": "Whether labels are scores; left out, numbers with a decimal point are."}
@@ -101,7 +118,16 @@ class TextArguments(TextModelArguments):
             "figures where no other labels are there.",
         },
     )
-    subset_seed: int = field(default=0, metadata={"help": "Of max_train_samples, max_eval_samples and val_split."})
+    calibration_split: float = field(
+        default=0.0,
+        metadata={
+            "help": "Hold out this share of the training examples (of those that val_split leaves), drawn alike, to "
+            "fit the temperature on that the saved model keeps; without it those that choose a checkpoint serve."
+        },
+    )
+    subset_seed: int = field(
+        default=0, metadata={"help": "Of max_train_samples, max_eval_samples, val_split and calibration_split."}
+    )
 
 
 @dataclass(frozen=True)
@@ -165,10 +191,9 @@ def check_arguments(texts: TextArguments, args: OwnTrainingArguments) -> None:
     if texts.max_seq_length < 3:
         raise ValueError(f"max_seq_length={texts.max_seq_length}: pass at least 3, for a token and two special ones.")
     check_what_is_done(args)
-    if texts.val_split and not args.do_train:
-        raise ValueError(
-            f"val_split={texts.val_split} holds out training examples and there is no training: leave it out."
-        )
+    for name, share in _shares(texts).items():
+        if not args.do_train:
+            raise ValueError(f"{name}={share} holds out training examples and there is no training: leave it out.")
     if texts.do_regression and args.soft_labels:
         raise ValueError("do_regression and soft_labels exclude each other: leave one out.")
 
@@ -201,7 +226,9 @@ def load(texts: TextArguments, args: OwnTrainingArguments) -> TextData:
     )
     if texts.val_split:
         data = with_validation(data, texts.val_split, texts.subset_seed)
-    if args.do_eval and not any(data.has_labels(split) for split in ("validation", "test", "held out")):
+    if texts.calibration_split:
+        data = with_calibration(data, texts.calibration_split, texts.subset_seed)
+    if args.do_eval and not any(data.has_labels(split) for split in ("validation", "test", HELD)):
         raise ValueError(
             "nothing with labels to evaluate on: pass --validation_file, or --val_split 0.1 for a tenth of the "
             "training examples, or --no_do_eval."
@@ -215,37 +242,38 @@ def run(texts: TextArguments, args: OwnTrainingArguments, data: TextData) -> dic
     The figures are of the test texts if these have labels, else of those for validation, else of those that were held
     out; a checkpoint is chosen on what is left of these.
     """
-    named = [split for split in ("test", "validation", "held out") if args.do_eval and data.has_labels(split)]
+    named = [split for split in ("test", "validation", HELD) if args.do_eval and data.has_labels(split)]
     reported, watched = (named[0] if named else ""), (named[-1] if len(named) > 1 and args.do_train else "")
-    if watched == "" and reported == "held out" and (chosen_by := chooses(args)):
+    if watched == "" and reported == HELD and (chosen_by := chooses(args)):
         raise ValueError(
             f"{chosen_by} would choose the model on the examples that its figures are of: pass "
             "--validation_file or --test_file for the figures."
         )
     splits: dict[str, list[tuple[TextSplit, Dataset]]] = {}
-    called = {"held out": HELD_OUT}
     for role, split in {"train": "train", "dev": reported, "validation": watched}.items():
         if data.has_labels(split):
             limits = ("max_train_samples", 1) if role == "train" else ("max_eval_samples", 2)
             limited = part(data, split, getattr(texts, limits[0]), texts.subset_seed, *limits)
-            splits[role] = [(OwnSplit(called.get(split, split)), limited)]
+            splits[role] = [(OwnSplit(CALLED.get(split, split)), limited)]
+    if data.has_labels(HELD_TO_CALIBRATE):
+        splits["calibration"] = [(OwnSplit(HELD_OUT_TO_CALIBRATE), data.splits[HELD_TO_CALIBRATE])]
     if args.do_predict:
         splits["test"] = [(OwnSplit("test"), data.splits["test"].select_columns(list(data.texts)))]
     name, of = _name(texts), data.labels
     task = OwnTask(name.split(",")[0].split("/")[-1], data.texts, of.names, of.problem_type)
     set_seed(args.seed)
     model, tokenizer = load_model(task, texts, new_head=args.do_train)
-    settings: dict[str, Any] = {"text_columns": list(data.columns.texts), "label_column": data.columns.label}
-    settings |= {"val_split": texts.val_split} if texts.val_split else {}
-    if texts.val_split or texts.max_train_samples or texts.max_eval_samples:
+    settings: dict[str, Any] = {"text_columns": list(data.columns.texts), "label_columns": list(data.columns.labels)}
+    settings |= _shares(texts)
+    if _shares(texts) or texts.max_train_samples or texts.max_eval_samples:
         settings["subset_seed"] = texts.subset_seed
     if args.do_train and is_causal(model):
         settings["padding_side"] = tokenizer.padding_side
     experiment = OwnExperiment(
         *(task, splits, model, tokenizer, texts.model_name_or_path, texts.max_seq_length, name),
         settings=settings,
-        split_sizes={called.get(split, split): len(data.splits[split]) for split in named},
-        validation_name=called.get(watched, watched),
+        split_sizes={CALLED.get(split, split): len(data.splits[split]) for split in named},
+        validation_name=CALLED.get(watched, watched),
         data_config=texts.dataset_config_name or "",
     )
     return experiment.run(args)
@@ -264,6 +292,12 @@ def labels_of_model(texts: TextArguments) -> Labels:
     return Labels(
         kind, () if kind == "regression" else tuple(str(config.id2label[k]) for k in range(config.num_labels))
     )
+
+
+def _shares(texts: TextArguments) -> dict[str, float]:
+    """What is held out of training."""
+    shares = {"val_split": texts.val_split, "calibration_split": texts.calibration_split}
+    return {name: share for name, share in shares.items() if share}
 
 
 def _tables(texts: TextArguments) -> dict[str, Table]:

@@ -32,7 +32,7 @@ from hf_logitmix.pairing import CMixup
 from hf_logitmix.toy.points import KIND, spirals
 from hf_logitmix.toy.training import DATA, Result, Settings, train
 from hf_logitmix.training.arguments import METHOD_OPTIONS
-from hf_logitmix.training.command_line import keep_other_runs
+from hf_logitmix.training.demo import check_room
 from hf_logitmix.training.runs import N_BINS
 
 DEFAULT_OUTPUT = "toy_output"
@@ -105,8 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     methods = {entry: method_of(entry) for entry in chosen}
     output, settings = Path(args.output_dir), Settings(steps=args.steps, bottleneck=args.bottleneck)
     folders = {entry: output / folder_of(entry, args.seed) for entry in methods}
-    for folder in folders.values():
-        keep_other_runs(folder, DATA)
+    check_room(output, [folder.name for folder in folders.values()], DATA)
     started = time.perf_counter()
     shares = np.array(settings.counts) / sum(settings.counts)
     points = spirals(settings.counts, settings.noise, args.seed)

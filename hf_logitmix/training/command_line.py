@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from transformers import TrainingArguments
 
-from hf_logitmix.calibration.registry import columns, is_brief
+from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.training.checkpoints import last_complete_checkpoint
-from hf_logitmix.training.runs import N_BINS
+
+
+@dataclass
+class RunDefaults:
+    """Defaults of `TrainingArguments` in a run of the command line: no reports, and a folder that has to be named.
+
+    They are fields, not `HfArgumentParser.set_defaults`, so that they hold for runs that Python starts too (sweeps).
+    """
+
+    output_dir: str | None = field(default="", metadata={"help": "Where the run leaves its model and results."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of the log."})
+    dataloader_pin_memory: bool = field(
+        default=torch.cuda.is_available(), metadata={"help": "Pin host memory for copies to the GPU."}
+    )
+    report_to: None | str | list[str] = field(  # noqa: RUF036  in another order the parser would take it for a list
+        default="none", metadata={"help": "Where to report, such as tensorboard or wandb."}
+    )
 
 
 def exit_with(main: Callable[[], int], name: str) -> NoReturn:
@@ -91,20 +106,6 @@ def checkpoint_to_resume(args: MixTrainingArguments) -> str | None:
     return asked
 
 
-def keep_other_runs(folder: Path, data: str) -> None:
-    """Let a demo take the place of an older demo, and of nothing else.
-
-    Raises:
-        ValueError: for a folder that holds a run on other data, or one with checkpoints.
-    """
-    record = folder / "all_results.json"
-    is_other = record.exists() and json.loads(record.read_text()).get("data") != data
-    if is_other or last_complete_checkpoint(str(folder)) is not None:
-        raise ValueError(
-            f"output_dir={str(folder.parent)!r} holds a run in {folder.name!r}: pass the demo another one."
-        )
-
-
 def report(results: dict[str, Any] | None, args: MixTrainingArguments) -> int:
     """Print how a run went, on one screen and in one process; the exit status."""
     if args.should_save and results is None:
@@ -141,32 +142,3 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
         lines.append(f"  {'train_seconds':<24}{results['train_seconds']:>9.1f}")
     lines += [f"  on {split}: {remark}" for split, remark in results.get("remarks", {}).items()]
     return "\n".join([*lines, f"  everything is in {output_dir}"])
-
-
-def side_by_side(results: Mapping[str, dict[str, Any]]) -> str:
-    """Runs as a table on one screen, a row each."""
-    shown = {
-        "accuracy": "eval_accuracy",
-        **{title: f"eval_{name}" for title, name in columns("calibration").items()},
-        "T": "eval_temperature",
-        "seconds": "train_seconds",
-    }
-    width = max(10, *(len(name) + 1 for name in results))
-    lines = [f"{'method':<{width}}" + "".join(f"{name:>12}" for name in shown)]
-    for method, values in results.items():
-        digits = {name: 1 if name == "seconds" else 3 for name in shown}
-        cells = [f"{values[key]:>12.{digits[name]}f}" for name, key in shown.items()]
-        lines.append(f"{method:<{width}}" + "".join(cells))
-    lines.append("ECE, OE: 10 bins. Scaled: after temperature scaling, cross-fitted in two halves of these examples.")
-    return "\n".join(lines)
-
-
-def diagram_of(folders: Mapping[str, Path], title: str, path: Path) -> None:
-    """Draw the reliability of runs beside one another, from the logits in their folders."""
-    from hf_logitmix.calibration.plots import reliability_diagram  # of the extra plots
-
-    panels = {}
-    for name, folder in folders.items():
-        with np.load(folder / "eval_logits.npz") as saved:
-            panels[name] = (saved["logits"], saved["labels"])
-    reliability_diagram(panels, N_BINS, title).savefig(path, dpi=150)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +24,7 @@ from transformers import AutoModelForImageClassification
 
 from hf_logitmix.commands.main import main as start
 from hf_logitmix.commands.parser import Parser
+from hf_logitmix.figure import Figure
 from hf_logitmix.models import call, check_is_trained, classifier_of, linear_of
 from hf_logitmix.training.labels import label_spec
 from hf_logitmix.vision.data import ImageData, load_images

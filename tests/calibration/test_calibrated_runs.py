@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from helpers.training import arguments
 from hf_logitmix import MixTrainer, MixTrainingArguments
 from hf_logitmix.glue import run as run_glue
 from hf_logitmix.glue.data import with_validation
+from hf_logitmix.text import train as text_script
 from hf_logitmix.text.experiment import TextTrainer
 from hf_logitmix.training.runs import Run
 from hf_logitmix.training.splits import hold_out
@@ -86,6 +88,27 @@ def test_text_is_held_out_for_the_temperature_alone(unsure, tmp_path, seen, caps
     assert (config.calibration["fitted_on"], config.calibration["n"]) == (KEPT, 20)
     assert is_best(logits, seen["held"]["label"][:], config.calibration["temperature"])
     assert f"keeps the temperature {config.calibration['temperature']:.4f} in its config" in capsys.readouterr().out
+
+
+def test_texts_of_ones_own_are_held_out_too(unsure, tmp_path, seen, capsys):
+    given = dict(zip(unsure[::2], unsure[1::2], strict=True))
+    folder = Path(given.pop("--glue_dir")) / "SST-2"
+    given.pop("--task_name")
+    files = {"--train_file": str(folder / "train.tsv"), "--validation_file": str(folder / "dev.tsv")}
+    options = [word for pair in (given | files).items() for word in pair]
+    added = ["--val_split", "0.2", "--calibration_split", "0.25", "--output_dir", str(tmp_path)]
+    assert text_script.main([*options, *SHORT, *added]) == 0
+    found = json.loads((tmp_path / "all_results.json").read_text())
+    train, held = ({tuple(row["input_ids"]) for row in seen[name]} for name in ("train", "held"))
+    assert (len(train), len(held), len(train & held)) == (60, 20, 0)
+    settings = {name: found["settings"][name] for name in ("val_split", "calibration_split", "subset_seed")}
+    assert settings == {"val_split": 0.2, "calibration_split": 0.25, "subset_seed": 0}
+    assert (found["n_train"], found["measured_on"]) == (60, {"validation": 20})
+    logits, config = text_logits(tmp_path, seen["held"])
+    assert config.calibration == found["calibration"]
+    assert (config.calibration["fitted_on"], config.calibration["n"]) == (KEPT, 20)
+    assert is_best(logits, seen["held"]["label"][:], config.calibration["temperature"])
+    assert "examples: 60 train, 20 validation, 20 held out, 20 held out to calibrate" in capsys.readouterr().out
 
 
 def test_what_chose_a_checkpoint_serves_where_nothing_else_was_held_out(unsure, tmp_path, seen):

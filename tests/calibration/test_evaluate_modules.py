@@ -3,10 +3,12 @@
 import math
 import socket
 
+import datasets
+import evaluate
 import numpy as np
 import pytest
 
-from hf_logitmix.calibration.evaluate_modules import ECE, NLL, OE, Brier, Calibration
+from hf_logitmix.calibration.evaluate_modules import ECE, NLL, OE, ArgMax, Brier, Calibration
 from hf_logitmix.calibration.evaluate_modules import module as module_of
 
 # Two classes; confidence .75 and right, .95 and wrong: one example in each of the bins (.7, .8] and (.9, 1].
@@ -68,6 +70,63 @@ def test_n_bins_reaches_the_metric(tmp_path):
     """One bin for both: confidence .85 on average, half of them right."""
     metric = ECE(cache_dir=str(tmp_path))
     assert metric.compute(predictions=PREDICTIONS, references=REFERENCES, n_bins=1)["ece"] == pytest.approx(0.35)
+
+
+def test_n_bins_may_belong_to_the_module(tmp_path):
+    """So that modules which are combined are given none that they do not know."""
+    metric = ECE(cache_dir=str(tmp_path), n_bins=1)
+    assert metric.compute(predictions=PREDICTIONS, references=REFERENCES)["ece"] == pytest.approx(0.35)
+    ten = metric.compute(predictions=PREDICTIONS, references=REFERENCES, n_bins=10)["ece"]
+    assert ten == pytest.approx(BY_HAND["ece"])
+
+
+class Accuracy(evaluate.Metric):
+    """A module of class ids, of the form that those of the Hub have."""
+
+    def _info(self):
+        ids = {name: datasets.Value("int32") for name in ("predictions", "references")}
+        return evaluate.MetricInfo(description="", citation="", features=datasets.Features(ids))
+
+    def _compute(self, predictions, references, normalize=True):
+        hits = np.array(predictions) == np.array(references)
+        return {"accuracy": float(hits.mean() if normalize else hits.sum())}
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+def test_modules_of_class_ids_are_combined_by_their_arg_max(tmp_path, in_batches):
+    made = {"cache_dir": str(tmp_path)}
+    both = evaluate.combine([ECE(**made), ArgMax(Accuracy(**made), **made)])
+    given = {"predictions": PREDICTIONS, "references": REFERENCES}
+    if in_batches:
+        both.add_batch(**given)
+        both.add(prediction=PREDICTIONS[0], reference=REFERENCES[0])
+        found, expected = both.compute(), {"ece": (2 * 0.25 + 0.95) / 3, "accuracy": 2 / 3}
+    else:
+        found, expected = both.compute(**given), {"ece": BY_HAND["ece"], "accuracy": 0.5}
+    assert found == pytest.approx(expected)
+
+
+def test_values_of_one_name_are_told_apart_by_their_modules(tmp_path):
+    made = {"cache_dir": str(tmp_path)}
+    both = evaluate.combine([Calibration(**made), ArgMax(Accuracy(**made), **made)])
+    found = both.compute(predictions=PREDICTIONS, references=REFERENCES)
+    assert (found["calibration_accuracy"], found["accuracy_accuracy"]) == (0.5, 0.5)
+
+
+def test_options_reach_the_module_of_class_ids(tmp_path):
+    made = {"cache_dir": str(tmp_path)}
+    metric = ArgMax(Accuracy(**made), **made)
+    assert metric.compute(predictions=PREDICTIONS, references=REFERENCES, normalize=False) == {"accuracy": 1.0}
+
+
+@pytest.mark.parametrize("convert", [list, np.array])
+def test_class_ids_are_refused_with_the_way_to_combine(tmp_path, convert):
+    both = evaluate.combine([Accuracy(cache_dir=str(tmp_path)), ECE(cache_dir=str(tmp_path))])
+    with pytest.raises(ValueError, match=r"ece was given .*0.* takes its K logits: .* ArgMax\(evaluate\.load") as error:
+        both.compute(predictions=convert([0, 1]), references=convert(REFERENCES))
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="takes its K logits"):
+        ECE(cache_dir=str(tmp_path)).add(prediction=convert([0, 1])[0], reference=0)
 
 
 def test_logits_keep_float64(tmp_path):

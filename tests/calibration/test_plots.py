@@ -1,12 +1,15 @@
 """The reliability diagram: what it shows is read out of the figure and compared with numbers by hand."""
 
 import math
+import sys
+from io import BytesIO
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
-from hf_logitmix.plots import reliability_diagram, risk_coverage
+from hf_logitmix.plots import class_matrix, reliability_diagram, risk_coverage
 
 
 def logit(confidence):
@@ -37,6 +40,23 @@ def test_bars_are_accuracy_gap_and_share_of_examples():
     (share,) = bottom.containers
     expected = dict.fromkeys(range(10), 0.0) | {5: 0.4, 7: 0.4, 9: 0.2}
     assert bars(share) == near(*(((b + 0.5) / 10, 0.0, height) for b, height in expected.items()))
+
+
+FIGURES = {
+    "reliability_diagram": lambda: reliability_diagram({"before": (LOGITS, LABELS)}),
+    "risk_coverage": lambda: risk_coverage({"before": (LOGITS, LABELS)}),
+    "class_matrix": lambda: class_matrix(np.eye(2), ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_notebook_shows_what_is_returned(name, monkeypatch):
+    """What a cell ends with is asked for ``_repr_png_``; pyplot has no part in it, and no figure is left open in it."""
+    figure = FIGURES[name]()
+    shown = Image.open(BytesIO(figure._repr_png_()))
+    assert (shown.format, shown.size) == ("PNG", tuple(figure.get_size_inches().astype(float) * figure.dpi // 1))
+    assert np.asarray(shown.convert("L")).std() > 10  # it is not empty
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
 def test_text_and_labels_give_the_numbers():

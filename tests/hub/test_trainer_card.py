@@ -126,7 +126,10 @@ def test_every_method_says_what_it_does(tmp_path, name):
     lines = re.findall(r"^\$\$(.+)\$\$$", text, flags=re.MULTILINE)
     assert len(lines) == (2 if METHODS[name].mixes and METHODS[name].mixing.equation else 1)
     assert all(line.count("{") == line.count("}") for line in lines)
-    assert "$z$ are the logits" in text
+    assert r"\\(z\\) are the logits" in text  # as the Hub renders it inside of a line
+    (code,) = re.findall(r"^```\n(Method\(\n.*?)\n```$", text, flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"^    (\w+)=.*,$", code, flags=re.MULTILINE) == list(METHODS[name].parts)
+    assert re.sub(r",\n\)$", ")", code).replace("(\n    ", "(").replace(",\n    ", ", ") == repr(METHODS[name])
 
 
 # ---- what is of the model as it is -----------------------------------------------------------------------------------

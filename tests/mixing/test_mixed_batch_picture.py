@@ -36,6 +36,7 @@ def test_images_are_the_pixels_of_the_formula():
     inputs, labels = batch_and_labels("images", 5)
     method = get_method("mixup", per_example=True, alpha=1.0)
     figure = mixed_batch(method, model, inputs, labels, step=STEP, count=4)
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook asks for
     own, partner, mixed = images_of(figure)
     plan = method.pairing(inputs, labels, STEP)
     pixels = inputs["pixel_values"]

@@ -13,33 +13,33 @@ def table(**columns):
 
 
 FOUND = [
-    ({"text": "a", "label": 0}, ("text",), "label"),
-    ({"Sentence": "a", "Label": 0, "idx": 3}, ("Sentence",), "Label"),
-    ({"sentence1": "a", "sentence2": "b", "score": 0.5}, ("sentence1", "sentence2"), "score"),
-    ({"label": 0, "hypothesis": "a", "premise": "b"}, ("premise", "hypothesis"), "label"),
-    ({"question1": "a", "question2": "b", "target": "x"}, ("question1", "question2"), "target"),
-    ({"question": "a", "sentence": "b", "label": "x"}, ("question", "sentence"), "label"),
-    ({"question": "a", "passage": "b", "label": True}, ("question", "passage"), "label"),
-    ({"question": "a", "label": 1}, ("question",), "label"),
-    ({"text": "a", "text_pair": "b", "labels": 1}, ("text", "text_pair"), "labels"),
-    ({"id": ["1", "2.5"], "review": "a", "label": "x"}, ("review",), "label"),  # of a csv, where all is text
-    ({"text": "a", "title": "b", "label": "x"}, ("text",), "label"),
+    ({"text": "a", "label": 0}, ("text",), ("label",)),
+    ({"Sentence": "a", "Label": 0, "idx": 3}, ("Sentence",), ("Label",)),
+    ({"sentence1": "a", "sentence2": "b", "score": 0.5}, ("sentence1", "sentence2"), ("score",)),
+    ({"label": 0, "hypothesis": "a", "premise": "b"}, ("premise", "hypothesis"), ("label",)),
+    ({"question1": "a", "question2": "b", "target": "x"}, ("question1", "question2"), ("target",)),
+    ({"question": "a", "sentence": "b", "label": "x"}, ("question", "sentence"), ("label",)),
+    ({"question": "a", "passage": "b", "label": True}, ("question", "passage"), ("label",)),
+    ({"question": "a", "label": 1}, ("question",), ("label",)),
+    ({"text": "a", "text_pair": "b", "labels": 1}, ("text", "text_pair"), ("labels",)),
+    ({"id": ["1", "2.5"], "review": "a", "label": "x"}, ("review",), ("label",)),  # of a csv, where all is text
+    ({"text": "a", "title": "b", "label": "x"}, ("text",), ("label",)),
 ]
 
 
-@pytest.mark.parametrize(("columns", "texts", "label"), FOUND)
-def test_columns_that_are_found(columns, texts, label):
-    assert find_columns(table(**columns), "train.csv") == Columns(texts, label)
+@pytest.mark.parametrize(("columns", "texts", "labels"), FOUND)
+def test_columns_that_are_found(columns, texts, labels):
+    assert find_columns(table(**columns), "train.csv") == Columns(texts, labels)
 
 
 def test_texts_to_predict_need_no_label():
-    assert find_columns(table(text="a", idx=1), "test.csv", needs_label=False) == Columns(("text",), None)
+    assert find_columns(table(text="a", idx=1), "test.csv", needs_label=False) == Columns(("text",), ())
 
 
 def test_columns_that_are_named():
     data = table(text="a", title="b", label=0, stars=3)
-    assert find_columns(data, "a.csv", text="title", label="stars") == Columns(("title",), "stars")
-    assert find_columns(data, "a.csv", text="title", text_pair="text") == Columns(("title", "text"), "label")
+    assert find_columns(data, "a.csv", text="title", label="stars") == Columns(("title",), ("stars",))
+    assert find_columns(data, "a.csv", text="title", text_pair="text") == Columns(("title", "text"), ("label",))
 
 
 REFUSED = [
@@ -83,18 +83,18 @@ def test_columns_that_cannot_be_told_list_those_that_are_there(columns, named, s
 
 def test_a_table_that_lacks_a_column_of_the_training_data():
     with pytest.raises(ValueError, match=r"dev\.csv has no column 'label' as the training data has; .* are text, y\."):
-        check_columns(table(text="a", y=0), Columns(("text",), "label"), "dev.csv")
+        check_columns(table(text="a", y=0), Columns(("text",), ("label",)), "dev.csv")
 
 
 @pytest.mark.parametrize("empty", ["", "  \n", None])
 def test_a_row_without_a_text_is_named_by_its_number(empty):
     data = table(text=["a", "b"], other=["c", empty], label=0)
     with pytest.raises(ValueError, match=r"train\.csv, row 2: no text in column 'other'"):
-        check_columns(data, Columns(("text", "other"), "label"), "train.csv")
+        check_columns(data, Columns(("text", "other"), ("label",)), "train.csv")
 
 
 def test_a_column_of_numbers_is_no_text():
     kinds = Features({"text": ClassLabel(names=["a", "b"]), "title": Value("string")})
     data = Dataset.from_dict({"text": [0, 1], "title": ["x", "y"]}, features=kinds)
     with pytest.raises(ValueError, match=r"a\.csv: column 'text' holds ClassLabel.* and no texts: .* are text, title"):
-        check_columns(data, Columns(("text",), None), "a.csv")
+        check_columns(data, Columns(("text",), ()), "a.csv")

@@ -46,7 +46,11 @@ def test_a_kind_of_label(kind):
 REFUSED = [
     (["a", "a"], {}, "column 'y' holds one class alone, 'a'"),
     (["a", "b", "c"], {}, r"column 'y' has another value in each of its 3 rows \(a, b, c\).*--do_regression true"),
-    ([1, 0], {"soft": True}, "soft_labels=True needs a column of lists of probabilities, and column 'y' holds 1"),
+    (
+        [1, 0],
+        {"soft": True},
+        "needs a column of lists of probabilities, and column 'y' holds 1: .* --label_column p_no",
+    ),
     ([[0.5, 0.5], [1.0]], {"soft": True}, "soft_labels=True needs one probability a class.*several lengths"),
     ([[0.5, 0.5], [1.0, 0.0]], {}, "column 'y' holds lists of fractions: pass --soft_labels true"),
     ([[1], [2]], {"regression": True}, "do_regression=True needs one number an example, and column 'y' holds lists"),
@@ -70,7 +74,22 @@ UNKNOWN = [
     (Labels(SEVERAL, ("a", "b")), [["a"], ["a", "c"]], "row 2: label 'c' is none of the 2 classes"),
     (Labels(SEVERAL, ("a", "b")), [["a"], "b"], "row 2: label 'b' is no list"),
     (Labels(SEVERAL, ("0", "1"), rows=True), [[1, 0], [1]], r"row 2: label \[1\] is no list of 2 numbers"),
-    (Labels(ONE, ("0", "1"), True, True), [[0.5, 0.5], [0.5, 0.6]], r"the soft label of example 1 sums to 1\.1"),
+    (
+        Labels(SEVERAL, ("0", "1"), rows=True),
+        [[1, 0], [0.5, 1]],
+        r"row 2: label \[0\.5, 1\] holds 0\.5, .* --soft_labels",
+    ),
+    (Labels(ONE, ("0", "1"), True, True), [[0.5, 0.5], [0.5, 0.6]], r"row 2: the soft label sums to 1\.1 .*: divide"),
+    (
+        Labels(ONE, ("0", "1"), True, True),
+        [[0.5, 0.5], [1.5, -0.5]],
+        r"row 2: the soft label holds -0\.5: pass numbers",
+    ),
+    (
+        Labels(ONE, ("0", "1"), True, True),
+        [[0.5, 0.5], [0.5, "x"]],
+        r"row 2: label \[0\.5, 'x'\] is no list of 2 numbers",
+    ),
 ]
 
 
@@ -118,6 +137,94 @@ def test_a_row_without_a_label_is_named_by_its_number(missing):
         ValueError, match=r"train\.csv, row 3: no label in column 'score': fill it in, or leave the row"
     ):
         text_data(given)
+
+
+# as a csv has them, where all is text, and as other tables do
+IN_COLUMNS = {
+    "written out": [["0.25", "0.75"], ["1", "0"], ["2.5e-1", ".75"]],
+    "numbers": [[0.25, 0.75], [1, 0], [0.25, 0.75]],
+}
+
+
+def in_columns(rows, *names, texts=None):
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    return {"text": texts or [f"t{n}" for n in range(len(rows))], **columns}
+
+
+@pytest.mark.parametrize("kind", IN_COLUMNS)
+def test_a_column_for_each_class_holds_its_probability(kind):
+    given = tables(train=in_columns(IN_COLUMNS[kind], "p_no", "p_yes"))
+    found = text_data(given, label=["p_no", "p_yes"], soft=True)
+    assert found.labels == Labels(ONE, ("no", "yes"), soft=True, rows=True)
+    assert found.targets("train").tolist() == [[0.25, 0.75], [1, 0], [0.25, 0.75]]
+    told = "texts: text; labels: p_no + p_yes, probabilities of classes (2: no, yes); examples: 3 train"
+    assert str(found) == told
+    turned = text_data(given, label=["p_yes", "p_no"], soft=True)
+    assert turned.targets("train").tolist() == [[0.75, 0.25], [0, 1], [0.75, 0.25]]
+    assert turned.labels.names == ("yes", "no")
+
+
+def test_a_column_for_each_class_that_may_hold_or_not():
+    given = tables(train=in_columns([["1", "0"], ["0", "0"], ["1", "1"]], "rude", "p_mean"))
+    found = text_data(given, label=["rude", "p_mean"])
+    assert found.labels == Labels(SEVERAL, ("rude", "p_mean"), rows=True)
+    assert found.targets("train").tolist() == [[1, 0], [0, 0], [1, 1]]
+
+
+REFUSED_COLUMNS = [
+    (
+        [["0.5", "0.5"], ["0.5", "0.6"]],
+        {"soft": True},
+        r"train\.csv, row 2: the soft label sums to 1\.1 and not to 1: divide",
+    ),
+    ([["0.5", "0.5"], ["0.5", "x"]], {"soft": True}, r"train\.csv, row 2: 'x' in column 'p_yes' is no number"),
+    ([["0.5", "0.5"], ["0.5", ""]], {"soft": True}, r"train\.csv, row 2: no label in columns 'p_no' and 'p_yes'"),
+    ([["0.5", "0.5"], ["", ""]], {"soft": True}, r"train\.csv, row 2: no label in columns 'p_no' and 'p_yes'"),
+    (
+        [["0.5", "0.5"], ["1", "0"]],
+        {},
+        r"columns 'p_no' and 'p_yes' of train\.csv hold other numbers than 0 and 1: pass --sof",
+    ),
+    (
+        [["1", "0"]],
+        {"regression": True},
+        "do_regression=True needs one number an example, and columns 'p_no' and 'p_yes'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "options", "says"), REFUSED_COLUMNS)
+def test_columns_of_labels_that_are_refused(rows, options, says):
+    with pytest.raises(ValueError, match=says) as error:
+        text_data(tables(train=in_columns(rows, "p_no", "p_yes")), label=["p_no", "p_yes"], **options)
+    assert "\n" not in str(error.value)
+
+
+def test_another_split_has_all_columns_of_labels_or_is_there_to_predict():
+    names, whole = ["p_no", "p_yes"], in_columns(IN_COLUMNS["numbers"], "p_no", "p_yes")
+    half = {name: whole[name] for name in ("text", "p_no")}
+    for test in ({"text": ["a"]}, {"text": ["a"], "p_no": [""], "p_yes": [""]}):
+        found = text_data(tables(train=whole, test=test), label=names, soft=True)
+        assert found.splits["test"].to_list() == [{"text": "a"}]
+    with pytest.raises(ValueError, match=r"test\.csv has no column 'p_yes'"):
+        text_data(tables(train=whole, test=half), label=names, soft=True)
+
+
+def test_a_trained_model_orders_the_columns_and_tells_lists_from_rows():
+    """Lists of 0 and 1, one for each of its classes, say of each whether it holds; others name those that hold."""
+    test = tables(test=in_columns([[0.2, 0.8], [1, 0]], "p_yes", "p_no"))
+    found = text_data(test, label=["p_yes", "p_no"], soft=True, known=Labels(ONE, ("no", "yes")))
+    assert found.targets("test").tolist() == pytest.approx(np.array([[0.8, 0.2], [0, 1]], dtype=np.float32))
+    with pytest.raises(
+        ValueError, match="'p_yes' and 'p_no' are labels of the classes yes, no, and the model's are a, b"
+    ):
+        text_data(test, label=["p_yes", "p_no"], soft=True, known=Labels(ONE, ("a", "b")))
+    several = Labels(SEVERAL, ("0", "1", "2"))
+    for labels, expected in (([[1, 0, 1], [0, 0, 0]], [[1, 0, 1], [0, 0, 0]]), ([[0, 2], [1]], [[1, 0, 1], [0, 1, 0]])):
+        found = text_data(tables(test={"text": ["a", "b"], "label": labels}), known=several)
+        assert found.targets("test").tolist() == expected
+    soft = text_data(tables(test={"text": ["a"], "label": [[0.5, 0.5]]}), soft=True, known=Labels(ONE, ("0", "1")))
+    assert soft.targets("test").tolist() == [[0.5, 0.5]]
 
 
 def test_texts_and_labels_have_the_same_names_whatever_their_columns():

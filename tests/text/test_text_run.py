@@ -85,7 +85,7 @@ def test_a_run_of_each_kind_leaves_a_model_that_knows_its_classes(runs, kind):
     assert (record["task"], record["data"], record["n_train"]) == ("train", "train, local files", 24)
     assert (record["measured_on"], record["predicted_on"]) == ({"validation": 12}, {"test": 7})
     assert record["settings"]["text_columns"] == ["review"]
-    assert record["settings"]["label_column"] == "label"
+    assert record["settings"]["label_columns"] == ["label"]
 
 
 def test_the_metrics_of_classes(runs):
@@ -180,6 +180,33 @@ def test_a_saved_model_is_evaluated_and_predicts_by_the_names_of_its_classes(run
     ]
 
 
+def test_probabilities_in_columns_of_a_csv_are_learned_and_scored(model, tmp_path):
+    """As from a column of lists; a saved model finds them by the names of its classes, in whatever order they stand."""
+    lines, folder = rows("soft", 12), tmp_path / "out"
+    names, turned = ("p_blame", "p_praise"), ("p_praise", "p_blame")
+    for name, columns in (("train", names), ("turned", turned)):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["review", *columns])
+            writer.writerows([row["review"], *row["label"][:: 1 if columns == names else -1]] for row in lines)
+    data = ["--train_file", str(tmp_path / "train.csv"), "--validation_file", str(tmp_path / "turned.csv")]
+    soft = ["--soft_labels", "true", "--method", "mixup", "--label_column", *names]
+    assert train.main([*model, *FIXED, *data, *soft, "--output_dir", str(folder)]) == 0
+    record, saved = json.loads((folder / "all_results.json").read_text()), np.load(folder / "eval_logits.npz")
+    labels = np.array([row["label"] for row in lines])
+    np.testing.assert_allclose(saved["labels"], labels)
+    expected = -(labels * np.log(softmax(saved["logits"], axis=1))).sum(1).mean()
+    assert record["eval_nll"] == pytest.approx(expected, rel=1e-5)
+    assert (record["settings"]["label_columns"], record["settings"]["soft_labels"]) == (list(names), True)
+    assert AutoConfig.from_pretrained(folder).id2label == {0: "blame", 1: "praise"}
+    again = ["--test_file", str(tmp_path / "turned.csv"), "--do_eval", "--soft_labels", "true"]
+    again += ["--model_name_or_path", str(folder), "--output_dir", str(tmp_path / "again"), "--label_column", *turned]
+    assert train.main([*model, *again]) == 0
+    assert json.loads((tmp_path / "again" / "all_results.json").read_text())["eval_nll"] == pytest.approx(
+        record["eval_nll"], rel=1e-4
+    )
+
+
 CHOOSING = ["--eval_strategy", "steps", "--eval_steps", "1", "--save_steps", "1", "--load_best_model_at_end", "true"]
 
 
@@ -234,6 +261,14 @@ REFUSED = [
     (
         ["--test_file", "t.jsonl", "--no_do_train", "--val_split", "0.1"],
         r"val_split=0\.1 holds out training examples and",
+    ),
+    (
+        ["--test_file", "t.jsonl", "--no_do_train", "--calibration_split", "0.1"],
+        r"calibration_split=0\.1 holds out training examples and there is no training",
+    ),
+    (
+        ["--train_file", "t.jsonl", "--no_do_eval", "--calibration_split", "0.01"],
+        r"calibration_split=0\.01 of 30 .* none of class 0 to fit a temperature on",
     ),
     (
         ["--train_file", "t.jsonl", "--validation_file", "other.jsonl"],

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from helpers.glue import small_run
 from helpers.launching import ENVIRONMENT, TESTS, TORCHRUN, run_launched
 
 README = (TESTS.parent / "README.md").read_text()
@@ -120,6 +122,44 @@ def test_the_readmes_accelerate_command_starts_two_processes(tmp_path, alone):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     assert_same(launch([*ACCELERATE, *found, "--main_process_port", port], tmp_path / "out.json", 4, 1), alone)
+
+
+@pytest.mark.slow
+def test_what_the_readme_calls_a_script_too_trains_in_two_processes(tmp_path):
+    """`-m hf_logitmix glue`: weights and figures of one process, and one report, one record and one card."""
+    found = re.search(r"`accelerate launch(.*?) your_script.py`", README, flags=re.DOTALL).group(1).split()
+    assert "`-m hf_logitmix glue ...` is a script too" in README
+    begun = small_run(tmp_path)
+    path = tmp_path / "tiny" / "config.json"
+    config = json.loads(path.read_text())  # each process would drop others
+    path.write_text(json.dumps(config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = [*ACCELERATE, *found, "--main_process_port", port, "-m", "hf_logitmix"]
+    launchers = {8: [sys.executable, "-m", "hf_logitmix"], 4: together}
+    for batch, launcher in launchers.items():
+        output = str(tmp_path / str(batch))
+        # 12 full batches of 100 examples: the thirteenth is filled up where there are several processes
+        options = ["--method", "logitmix", "--max_steps", "12", "--per_device_train_batch_size", str(batch)]
+        options += [
+            "--optim",
+            "sgd",
+            "--learning_rate",
+            "0.1",
+        ]  # Adam enlarges rounding of gradients near 0
+        command = [*launcher, "glue", *begun, *options, "--output_dir", output]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count(f"everything is in {output}") == 1
+        assert "## Results on validation" in (Path(output) / "README.md").read_text()
+    one, two = (json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("8", "4"))
+    assert (one["settings"]["batch_size"], two["settings"]["batch_size"]) == (8, 8)
+    for name in ("train_loss", "eval_accuracy", "eval_nll", "eval_ece"):
+        assert two[name] == pytest.approx(one[name], abs=1e-4), name
+    weights = load_file(tmp_path / "8" / "model.safetensors")
+    for name, value in load_file(tmp_path / "4" / "model.safetensors").items():
+        torch.testing.assert_close(value, weights[name], atol=2e-5, rtol=1e-4, msg=name)
 
 
 @pytest.mark.slow

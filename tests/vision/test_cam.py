@@ -196,6 +196,7 @@ def test_the_picture_shows_every_run_and_image():
     images = [Image.new("L", (20, 10), 90), Image.new("RGB", (16, 16), "red")]
     runs = {"vanilla": look([0, 1], [0.25, 1.0]), "logitmix": look([2, 2], [0.5, 0.999])}
     figure = draw_maps(images, [0, 2], runs, ["cat", "dog", "a very long name of a bird"])
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook asks for
     *panels, bar = figure.axes
     assert len(panels) == 3 * 2
     assert [panel.get_title() for panel in panels] == [

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import datasets
 import numpy as np
@@ -249,3 +250,15 @@ def test_pairs_of_other_libraries_train_as_the_folder_does(tmp_path, pictures, l
         trainer.train()
         logits.append(trainer.predict(whole.train).predictions)
     assert np.array_equal(*logits)
+
+
+def test_paths_of_a_table_may_lie_anywhere(three, tmp_path):
+    """Written out from the root of the disk, or from the folder of the table up and down again."""
+    paths = sorted((three / "train").glob("*/*.png"))
+    for named in (str, lambda path: os.path.relpath(path, tmp_path)):
+        rows = [f"{named(path)},{path.parent.name}\n" for path in paths]
+        (tmp_path / "train.csv").write_text("".join(["path,label\n", *rows]))
+        data = load_images(str(tmp_path / "train.csv"))
+        assert [np.asarray(image).tolist() for image in data.train.images] == [
+            np.asarray(Image.open(path)).tolist() for path in paths
+        ]

@@ -45,6 +45,7 @@ from helpers.training import arguments
 from hf_logitmix import METHODS, MixTrainer, get_method
 from hf_logitmix.commands.main import main
 from hf_logitmix.temperature import cross_fit
+from hf_logitmix.training.demo import check_room
 from hf_logitmix.vision.data import ImageData, load_images
 from hf_logitmix.vision.images import ImageSet
 from hf_logitmix.vision.models import create_model, input_config
@@ -571,7 +572,7 @@ def test_the_demo_prints_the_figures_of_three_runs(tmp_path, monkeypatch, capsys
         logits, labels = logits_of(tmp_path / "demo" / method)
         assert found["eval_accuracy"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
     assert imread(tmp_path / "demo" / "reliability.png").std() > 0.05
-    script.keep_other_runs(tmp_path / "demo" / "cutmix", "shapes")  # an older demo makes room
+    check_room(tmp_path / "demo", ["cutmix"], "shapes")  # an older demo makes room
 
 
 @pytest.mark.parametrize("what", ["another run", "a checkpoint"])

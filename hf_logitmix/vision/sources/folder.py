@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def from_classes(splits: dict[str, Path], name: str) -> ImageData:
 
 def of_files(paths: list[str], labels: object, root: Path, where: str) -> Split:
     """Images in files; their names from ``root`` on and their sizes tell them from others."""
-    names = "\n".join(Path(file).relative_to(root).as_posix() for file in paths)
+    names = "\n".join(Path(os.path.relpath(file, root)).as_posix() for file in paths)
     sizes = torch.tensor([Path(file).stat().st_size for file in paths])
     return Split(paths, read_image, np.asarray(labels), digest(names, [{"sizes": sizes}]).hex(), where)
 
@@ -63,8 +64,3 @@ def _image_folder(folder: Path) -> ImageFolder:
         return ImageFolder(str(folder))
     except FileNotFoundError as error:  # no class, or a class without images
         raise ValueError(f"{folder} needs a folder for each class, with images in it: {error}") from error
-
-
-def _names_and_sizes(files: list[str], folder: Path) -> str:
-    names = "\n".join(Path(file).relative_to(folder).as_posix() for file in files)
-    return digest(names, [{"sizes": torch.tensor([Path(file).stat().st_size for file in files])}]).hex()
