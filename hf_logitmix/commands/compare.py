@@ -131,7 +131,8 @@ def _run_seeds(
     config: dict[str, Any], engine: Engine, budget: float | None, told: str | None
 ) -> tuple[list[Path], str]:
     """Run a seed after the other with all methods: the folders of runs that failed, and why it stopped, if it did."""
-    started, ran, failed = time.monotonic(), 0, []
+    started, ran = time.monotonic(), 0
+    failed: list[Path] = []
     seeds = [sweep.commands({**config, "seeds": [seed]}, []) for seed in config["seeds"]]
     with tqdm(total=sum(map(len, seeds)), desc=config["output_dir"], unit="run") as bar:
         for seed, runs in zip(config["seeds"], seeds, strict=True):

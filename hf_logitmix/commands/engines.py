@@ -115,7 +115,8 @@ class Ray:
         }
         run = ray.remote(**share, max_retries=0)(run_logged)
         environment, here = {"OMP_NUM_THREADS": str(share["num_cpus"])}, Path.cwd()
-        waiting, running = list(enumerate(jobs)), {}
+        waiting = list(enumerate(jobs))
+        running: dict[Any, int] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < self.jobs:

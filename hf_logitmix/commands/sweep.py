@@ -198,7 +198,8 @@ class Outcome(NamedTuple):
 
 def run_all(runs: Sequence[Planned], engine: Engine, bar: tqdm) -> Outcome:
     """Run what is not done yet; of a run that fails, the end of what it printed is shown, and the others go on."""
-    waiting, failed = [], []
+    waiting: list[Planned] = []
+    failed: list[Path] = []
     for folder, command in runs:
         check_same(folder, command)
         if not is_done(folder):

@@ -145,8 +145,8 @@ def _compare(records: Sequence[Record], baseline: str) -> Comparison:
     for label in labels:
         runs = of_label[label]
         common = tuple(seed for seed in runs if seed in of_label[baseline])
-        values = {name: [run.values.get(f"eval_{name}") for run in runs.values()] for name in metrics}
-        known = {name: of for name, of in values.items() if None not in of}
+        values = {name: _values(list(runs.values()), f"eval_{name}") for name in metrics}
+        known = {name: of for name, of in values.items() if of is not None}
         time = _time(runs, of_label[baseline], common)
         rows.append(Row(label, tuple(runs.values()), known, found.get(label, {}), common, time))
     return Comparison(title, records[0].values["task"], metrics, baseline, tuple(rows), tuple(_remarks(rows, metrics)))
@@ -324,5 +324,11 @@ def _trained_on_other_data(row: Row, base: Row) -> bool:
 
 
 def _mean_of(row: Row, name: str) -> float | None:
-    values = [run.values.get(name) for run in row.records]
-    return None if None in values or not values else statistics.fmean(values)  # type: ignore[type-var]
+    values = _values(row.records, name)
+    return statistics.fmean(values) if values else None
+
+
+def _values(runs: Sequence[Record], key: str) -> list[float] | None:
+    """A value of each run; None if one lacks it."""
+    found = [run.values[key] for run in runs if run.values.get(key) is not None]
+    return found if len(found) == len(runs) else None
