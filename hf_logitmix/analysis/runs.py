@@ -96,16 +96,19 @@ def metric_over(
         zero: the method that is every curve at 0, such as vanilla for alpha.
 
     Returns:
-        name -> curve, and name -> curve of a single value, at NaN, for runs without the option.
+        name -> curve, and name -> curve of a single value, at NaN, for runs without the option that no curve begins
+        with.
 
     Raises:
-        ValueError: where no run has the option, or none of them the metric.
+        ValueError: where no run has the option, none of them the metric, and where some have it and others have not.
     """
     having: dict[Any, list[Any]] = defaultdict(list)
     without: dict[Any, list[Any]] = defaultdict(list)
     known = [(run, described(run)) for run in runs if run.get(metric) is not None]
     if not known:
         raise ValueError(f"none of the {len(runs)} runs has {metric}: pass runs that were evaluated on classes.")
+    if lacking := [f"{run.get('method_name')} (seed {run.get('seed')})" for run in runs if run.get(metric) is None]:
+        raise ValueError(f"{metric} is missing in, or not a number of, {', '.join(lacking)}: leave these runs out.")
     for run, told in known:
         rest = {name: str(value) for name, value in told.items() if name != option}
         (having if _is_number(told.get(option)) else without)[tuple(rest.items())].append(
@@ -114,7 +117,8 @@ def metric_over(
     if not having:
         raise ValueError(f"none of the {len(runs)} runs has the option {option}: pass those of a sweep over it.")
     names = _names([*having, *without])
-    curves = {}
+    curves: dict[str, Curve] = {}
+    at_zero: set[Any] = set()
     for key, points in having.items():
         at = defaultdict(list)
         for x, y in points:
@@ -122,13 +126,26 @@ def metric_over(
         for other, values in without.items():
             if dict(other)["method_name"] == zero and _around(other) == _around(key):
                 at.setdefault(0.0, []).extend(float(y) for _, y in values)
+                at_zero.add(other)
         curves[names[key]] = _curve(at)
     flat = {
         names[key]: _curve({float("nan"): [float(y) for _, y in points]})
         for key, points in without.items()
-        if dict(key)["method_name"] != zero
+        if key not in at_zero
     }
     return curves, flat
+
+
+def check_one_experiment(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse runs that differ in more than their methods.
+
+    Raises:
+        ValueError: with what they differ in.
+    """
+    told = [_around(tuple((name, str(value)) for name, value in described(run).items())) for run in runs]
+    names = dict.fromkeys(name for own in told for name in own)
+    if differs := [name for name in names if len({own.get(name) for own in told}) > 1]:
+        raise ValueError(f"the runs differ in {', '.join(differs)}: pass those of one experiment.")
 
 
 def _around(key: tuple[tuple[str, str], ...]) -> dict[str, str]:

@@ -30,7 +30,7 @@ from hf_logitmix.analysis import (
     targets_of,
     top_targets,
 )
-from hf_logitmix.analysis.runs import metric_over, options_in
+from hf_logitmix.analysis.runs import check_one_experiment, metric_over, options_in
 from hf_logitmix.calibration.plots import class_matrix, reliability_diagram
 from hf_logitmix.commands.parser import Parser, did_you_mean
 from hf_logitmix.commands.table import read_runs
@@ -70,6 +70,7 @@ def over(
 def losses(runs: Sequence[str], args: argparse.Namespace) -> Picture:
     """The terms of LogitMix that are there, and what is compared with them."""
     records = [record for folder in runs for record in read_runs(folder)]
+    check_one_experiment(records)
     panels: dict[str, dict[str, list[float]]] = {_TITLES[metric]: {} for metric in ("accuracy", "ece")}
     for record in sorted(records, key=lambda record: (len(_terms(record)), _terms(record))):
         name = " + ".join(_terms(record))
