@@ -14,7 +14,7 @@ from hf_logitmix.figure import Figure
 from hf_logitmix.targets.similarity import as_array
 
 _BAR, _GAP, _CONFIDENCE, _HIST = "#3b6fb6", "#e07b6a", "#a8321e", "#8a8f99"
-_LINES = ("#3b6fb6", "#d9722e", "#3f8f4f", "#8a4fa8", "#a8321e", "#5f6670")
+_LINES = ("#3b6fb6", "#d9722e", "#3f8f4f", "#8a4fa8", "#a8321e", "#5f6670", "#b8922e")
 _POINTS = 1000  # of a curve, at most
 
 
@@ -114,7 +114,8 @@ def risk_coverage(panels: Mapping[str, tuple[Any, Any]], title: str = "") -> Fig
         ValueError: for no panels, and as `hf_logitmix.calibration.metrics.calibration_metrics`.
     """
     _check(panels)
-    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    is_few = len(panels) <= 4
+    figure = Figure(figsize=(5.6 if is_few else 8.6, 4.2), layout="constrained")
     axes = figure.subplots()
     for number, (name, (logits, labels)) in enumerate(panels.items()):
         found = statistics_of(Rows.of(logits, labels), 1)
@@ -132,7 +133,10 @@ def risk_coverage(panels: Mapping[str, tuple[Any, Any]], title: str = "") -> Fig
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=1 if len(panels) < 3 else 2, frameon=False)
+    if is_few:
+        figure.legend(loc="outside lower center", ncols=1 if len(panels) < 3 else 2, frameon=False)
+    else:
+        figure.legend(loc="outside right center", frameon=False, fontsize=8)
     if title:
         figure.suptitle(title)
     return figure

@@ -22,7 +22,7 @@ from hf_logitmix.figure import Figure
 _STYLE = """
 :root { color-scheme: light; --ink: #1d2330; --soft: #626b7a; --line: #dfe3ea; --good: #e3f2e6; --bad: #fbe6e2; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1180px; padding: 2.2rem 1.4rem 4rem; color: var(--ink); background: #fff;
+body { margin: 0 auto; max-width: 1320px; padding: 2.2rem 1.4rem 4rem; color: var(--ink); background: #fff;
        font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.6rem 0 .4rem; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .5rem; }
@@ -30,8 +30,8 @@ p, ul { margin: .4rem 0; } .soft { color: var(--soft); }
 .verdict { border-left: 4px solid #3b6fb6; background: #f4f7fb; padding: .6rem 1rem; margin: .8rem 0; }
 .mind { border-left: 4px solid #d9722e; background: #fdf5ee; padding: .4rem 1rem; margin: .8rem 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .55rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid var(--ink); }
 th button { all: unset; cursor: pointer; } th button::after { content: " \\2195"; color: #b3bac6; }
 th[aria-sort=ascending] button::after { content: " \\2191"; color: var(--ink); }
@@ -146,7 +146,7 @@ def _figures(comparison: Comparison) -> list[tuple[str, Figure, bool]]:
     own = next(iter(comparison.metrics))
     if any(row.against for row in comparison.rows):
         caption = "Distance from the baseline with 95% intervals; blue (better) and red (worse) where it counts."
-        found.append((caption, forest(comparison, list(comparison.metrics)), True))
+        found.append((caption, forest(comparison, [own, "ece", "nll", "nll_scaled", "aurc"]), True))
     for name in ("nll", "nll_scaled"):
         points = {
             row.label: (row.values[name], row.values[own])
