@@ -31,11 +31,8 @@ def test_the_overview_has_a_line_for_each_command(capsys):
     for argv in ([], ["--help"], ["-h"]):
         assert ended(argv) == 0
         shown = re.findall(r"^  (\w+)  +\S", capsys.readouterr().out, flags=re.MULTILINE)
-        assert (
-            shown
-            == ["demo", "glue", "text", "images", "sweep", "table", "cam", "toy", "figure", "methods"]
-            == list(COMMANDS)
-        )
+        runs = ["demo", "glue", "text", "images", "compare", "sweep", "table", "report", "cam", "toy", "figure"]
+        assert shown == [*runs, "methods"] == list(COMMANDS)
 
 
 def test_the_overview_waits_for_no_library():
@@ -57,7 +54,7 @@ main(["--help"])"""
         (["gleu"], "hf-logitmix: unknown command gleu (did you mean glue?)"),
         (
             ["zzz"],
-            "hf-logitmix: unknown command zzz: pass one of demo, glue, text, images, sweep, table, cam, toy, ",
+            "hf-logitmix: unknown command zzz: pass one of demo, glue, text, images, compare, sweep, ",
         ),
         (["glue", "--taks_name", "mrpc"], "hf-logitmix glue: unknown --taks_name (did you mean --task_name?); --help"),
         (["glue", "--task-nam=mrpc"], "hf-logitmix glue: unknown --task_nam (did you mean --task_name?); --help"),
@@ -68,7 +65,7 @@ main(["--help"])"""
         (["images", "--modle", "x"], "hf-logitmix images: unknown --modle (did you mean --model?); --help"),
         (["demo", "--sed", "1"], "hf-logitmix demo: unknown --sed (did you mean --seed?); --help"),
         (["table"], "hf-logitmix table: the following arguments are required: runs_dir"),
-        (["table", "runs", "--fodler"], "hf-logitmix table: unknown --fodler; --help lists the options."),
+        (["table", "runs", "--fodler"], "hf-logitmix table: unknown --fodler (did you mean --format?); --help lists"),
         (["sweep", "text_study", "--alhpa", "1"], "hf-logitmix glue: unknown --alhpa (did you mean --alpha?); --help"),
         (["sweep", "fashion_mnist_5000", "--schde", "step"], "images: unknown --schde (did you mean --sched?)"),
     ],
@@ -84,7 +81,7 @@ def test_a_mistake_is_one_sentence_and_status_2(argv, says, capsys, tmp_path, mo
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["sweep", "lvels"], r"hf-logitmix sweep: lvels is no file and none of .*levels"),
+        (["sweep", "lvels"], r"hf-logitmix sweep: lvels is no file and none of .*text_study"),
         (["table", "nowhere"], r"hf-logitmix table: nowhere holds no results"),
         (["methods", "mixapp"], r"hf-logitmix methods: method 'mixapp' is unknown \(did you mean mixup\?\)"),
         (["glue"], r"hf-logitmix glue: --task_name and --model_name_or_path are needed"),
