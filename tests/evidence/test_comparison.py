@@ -210,9 +210,9 @@ def test_times_of_other_devices_are_not_compared(tmp_path):
 
 @pytest.mark.slow
 def test_few_differences_count_where_there_is_none():
-    """Both sides of the same distribution: five pairs of seeds on one set of 150 examples, 300 times."""
+    """Both sides of the same distribution: five pairs of seeds on one set of 150 examples, 150 times."""
     rng, counted = np.random.default_rng(0), {"accuracy": 0, "nll": 0, "ece": 0}
-    for _ in range(300):
+    for _ in range(150):
         labels = rng.integers(2, size=150)
         shared = rng.normal(size=(150, 2)) + np.eye(2)[labels]  # what is hard is hard for all
         sides = [[shared + rng.normal(size=(150, 2)) for _ in range(5)] for _ in range(2)]
@@ -222,7 +222,7 @@ def test_few_differences_count_where_there_is_none():
                 values = [[of[name][0] for of in side] for side in drawn]
                 _, p = paired_t(np.subtract(*values).tolist())
                 counted[name] += Against(difference, p, True, True).counts
-    assert max(counted.values()) <= 0.05 * 300 + 2 * (300 * 0.05 * 0.95) ** 0.5
+    assert max(counted.values()) <= 0.05 * 150 + 2 * (150 * 0.05 * 0.95) ** 0.5
 
 
 def test_the_forest_draws_each_difference_once(found):
