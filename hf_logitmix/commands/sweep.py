@@ -10,7 +10,7 @@ and `--seeds` choose a part of it.
 
 What a run prints is in logs/ beside its folder. A run that was cut off goes on from its last checkpoint; of one that
 fails the end of its log is shown, the others go on, and the exit status is 1. A folder whose run was started with other
-arguments (its sweep.json tells) is refused, not counted as done.
+arguments (its sweep.json tells, or the record of a run that was kept) is refused, not counted as done.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from hf_logitmix._requirements import require
 from hf_logitmix.commands.engines import STOPPED, Engine, Job, Local, Ray
 from hf_logitmix.commands.main import COMMANDS
 from hf_logitmix.commands.parser import Parser, did_you_mean
-from hf_logitmix.evidence.records import NAME, arguments_of
+from hf_logitmix.evidence.records import NAME, arguments_of, read_record
+from hf_logitmix.hub.provenance import public_command
 from hf_logitmix.training.checkpoints import last_complete_checkpoint
 
 ARGUMENTS = "sweep.json"
@@ -135,12 +136,15 @@ def check_same(folder: Path, command: list[str]) -> None:
     """
     if not (folder / NAME).is_file() and last_complete_checkpoint(folder) is None:
         return
-    if not (folder / ARGUMENTS).is_file():
+    if (folder / ARGUMENTS).is_file():
+        was, now = json.loads((folder / ARGUMENTS).read_text()), told(command)
+    elif (folder / NAME).is_file() and (words := read_record(folder / NAME).words):  # one that was kept, without paths
+        was, now = told(words), told(shlex.split(public_command("", command)))
+    else:
         raise ValueError(
             f"{folder} holds a run and no {ARGUMENTS}, so it cannot be told whether that is the one asked for: remove "
             "the folder, or pass another output_dir."
         )
-    was, now = json.loads((folder / ARGUMENTS).read_text()), told(command)
     differs = [
         f"{name} was {' '.join(was.get(name, ['left out']))} and is {' '.join(now.get(name, ['left out']))}"
         for name in sorted({*was, *now})

@@ -186,6 +186,23 @@ def test_a_sweep_refuses_a_run_that_it_knows_nothing_of(tmp_path, monkeypatch):
         sweep.main([str(config(tmp_path))])
 
 
+def test_runs_that_were_kept_are_not_run_again_on_another_machine(tmp_path, monkeypatch):
+    """Of a kept run there is the record alone, whose command has the last parts of paths."""
+    called = pretend(monkeypatch)
+    for name in ("here", "there"):
+        (tmp_path / name / "glue").mkdir(parents=True)
+    choice = ["--tasks", "cola", "--methods", "mixup", "--seeds", "1"]
+    start = [str(config(tmp_path, arguments={"learning_rate": "5e-5"})), *choice, "--glue_dir"]
+    command = "hf-logitmix glue --task_name cola --seed 1 --output_dir cola-mixup-1 --learning_rate 5e-5 --method mixup"
+    folder = tmp_path / "runs" / "cola-mixup-1"
+    folder.mkdir(parents=True)
+    (folder / "all_results.json").write_text(json.dumps({"command": f"{command} --glue_dir glue"}))
+    assert sweep.main([*start, str(tmp_path / "there" / "glue")]) == 0
+    assert called == []
+    with pytest.raises(ValueError, match=r"arguments \(--lr_scheduler_type was left out and is cosine\)"):
+        sweep.main([*start, str(tmp_path / "here" / "glue"), "--lr_scheduler_type", "cosine"])
+
+
 @pytest.mark.parametrize("status", [130, -signal.SIGINT])
 def test_ctrl_c_in_a_run_stops_the_sweep(tmp_path, monkeypatch, status):
     called = pretend(monkeypatch, cola_mixup_1=status)
