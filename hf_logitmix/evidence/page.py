@@ -33,9 +33,9 @@ p, ul { margin: .4rem 0; } .soft { color: var(--soft); }
 table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .55rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid var(--ink); }
-th button { all: unset; cursor: pointer; } th button::after { content: " \\2195"; color: #b3bac6; }
-th[aria-sort=ascending] button::after { content: " \\2191"; color: var(--ink); }
-th[aria-sort=descending] button::after { content: " \\2193"; color: var(--ink); }
+th button { all: unset; cursor: pointer; } th button::after { content: " \\2195" / ""; color: #b3bac6; }
+th[aria-sort=ascending] button::after { content: " \\2191" / ""; color: var(--ink); }
+th[aria-sort=descending] button::after { content: " \\2193" / ""; color: var(--ink); }
 td small { display: block; color: var(--soft); font-size: .74rem; }
 td.better { background: var(--good); } td.worse { background: var(--bad); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 1rem; align-items: start; }

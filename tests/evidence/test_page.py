@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import statistics
 from html.parser import HTMLParser
 
@@ -106,12 +107,12 @@ def test_a_click_on_a_head_sorts(runs):
     main([str(runs)])
     with playwright.sync_playwright() as started:
         try:
-            browser = started.chromium.launch()
+            browser = started.chromium.launch(executable_path=shutil.which("chromium"))  # else playwright's own
         except playwright.Error as error:
             pytest.skip(f"Chromium does not start: {str(error).splitlines()[0]}")
         page = browser.new_page()
         problems = []
-        page.on("pageerror", problems.append)
+        page.on("pageerror", lambda error: problems.append(error))  # playwright needs a function
         page.goto((runs / "report.html").as_uri())
         first = [page.locator("tbody tr:first-child td:first-child").inner_text()]
         for _ in range(2):
