@@ -131,7 +131,7 @@ def _of_classes(logits: Any, labels: np.ndarray, drawn: Sequence[np.ndarray], n_
     found["aurc"] = np.array([aurc(Ranking.of(confidence[""][rows], hits[rows])) for rows in drawn])
     if "matthews_correlation" in columns:
         both, answered, true = means["matthews_correlation"].T
-        scale = np.sqrt(answered * (1 - answered) * true * (1 - true))
+        scale = np.sqrt((answered * (1 - answered) * true * (1 - true)).clip(min=0))  # a sum of weights may end above 1
         found["matthews_correlation"] = np.where(scale > 0, both - answered * true, 0) / np.where(scale > 0, scale, 1)
     return found
 
