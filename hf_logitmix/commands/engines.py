@@ -109,7 +109,7 @@ class Ray:
         ray.init(log_to_driver=False)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cores = [int(node.get("CPU", 0)) for node in nodes]
-        share = {
+        share: dict[str, Any] = {
             "num_cpus": max(1, min(max(cores), sum(cores) // self.jobs)),
             "num_gpus": int(any(node.get("GPU", 0) >= 1 for node in nodes)),
         }
