@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,15 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 
 from hf_logitmix.calibration.differences import Difference, difference_of_samples, sampled
 from hf_logitmix.calibration.registry import columns, metric_of
 from hf_logitmix.calibration.rows import Floats
 from hf_logitmix.evidence.records import Record, labels_of
+from hf_logitmix.evidence.significance import LEVEL, holm, paired_t
 from hf_logitmix.glue.tasks import TASKS
 
-LEVEL = 0.95  # of intervals; a difference counts where p is below 1 - LEVEL
 _GROUP = ("task", "data", "model", "n_train", "n_eval")
 _CLIPPED_APART = 0.1  # shares of clipped steps that differ by more are told of
 
@@ -237,34 +235,6 @@ def _check_same_examples(pairs: Sequence[tuple[Record, Record]]) -> None:
         other = run.logits()
         if first is None or other is None or not np.array_equal(first[1], other[1]):
             raise ValueError(f"{run.path} was evaluated on other examples than {pairs[0][0].path}: compare like runs.")
-
-
-def paired_t(apart: Sequence[float]) -> tuple[Difference, float | None]:
-    """The mean of paired differences with its interval, and the p-value of the two-sided t-test that it is 0.
-
-    Of a single difference the interval has no ends (NaN), and p is None.
-    """
-    mean, count = statistics.fmean(apart), len(apart)
-    if count == 1:
-        return Difference(mean, math.nan, math.nan), None
-    error = statistics.stdev(apart) / math.sqrt(count)
-    if error == 0:
-        return Difference(mean, mean, mean), float(mean == 0)
-    reach = float(t.ppf((1 + LEVEL) / 2, count - 1)) * error
-    return Difference(mean, mean - reach, mean + reach), float(2 * t.sf(abs(mean) / error, count - 1))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values of a family of tests, corrected (Holm, A simple sequentially rejective multiple test procedure, 1979).
-
-    The k-th smallest of m is multiplied by m - k + 1; none is below a smaller one before it, or above 1.
-    """
-    order = sorted(range(len(p)), key=lambda number: p[number])
-    found, least = [0.0] * len(p), 0.0
-    for rank, number in enumerate(order):
-        least = max(least, min(1.0, (len(p) - rank) * p[number]))
-        found[number] = least
-    return found
 
 
 def _time(ours: Mapping[int, Record], theirs: Mapping[int, Record], common: Sequence[int]) -> float | None:

@@ -18,7 +18,8 @@ import numpy as np
 from hf_logitmix.calibration.registry import METRICS
 from hf_logitmix.calibration.rows import Rows
 from hf_logitmix.calibration.statistics import statistics_of
-from hf_logitmix.evidence.comparison import Comparison, paired_t
+from hf_logitmix.evidence.comparison import Comparison
+from hf_logitmix.evidence.significance import paired_t
 from hf_logitmix.figure import Figure
 
 _BAR, _GAP, _WORSE, _LINE = "#3b6fb6", "#e07b6a", "#a8321e", "#9aa0aa"

@@ -6,7 +6,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from hf_logitmix.evidence.comparison import LEVEL, Against, Comparison, Row
+from hf_logitmix.evidence.comparison import Against, Comparison, Row
+from hf_logitmix.evidence.significance import LEVEL
 
 # What the verdict is about besides the task's own metric, and how it is called.
 _TOLD = {"ece": "calibration error", "nll": "NLL", "nll_scaled": "NLL after temperature scaling"}

@@ -10,10 +10,11 @@ from scipy.stats import ttest_rel
 
 from helpers.records import LABELS, N, write
 from hf_logitmix.calibration.differences import difference_of_samples, differences, sampled
-from hf_logitmix.evidence.comparison import Against, compare, holm, paired_t
+from hf_logitmix.evidence.comparison import Against, compare
 from hf_logitmix.evidence.page import page
 from hf_logitmix.evidence.plots import forest
 from hf_logitmix.evidence.records import labels_of, read_records
+from hf_logitmix.evidence.significance import holm, paired_t
 from hf_logitmix.evidence.verdict import screen, verdict
 
 
