@@ -11,6 +11,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.models.auto import modeling_auto
 
 from hf_logitmix.calibration.registry import metric_of
+from hf_logitmix.method import Method
 from hf_logitmix.models import under_peft_model, unwrap
 
 _OTHER_HEADS = {
@@ -142,3 +143,15 @@ def check_plan_in_batch(args: TrainingArguments, is_dispatched: bool) -> None:
                 "chose no longer fit: leave MixCollator out (MixTrainer draws the plan itself), or turn it off in "
                 "accelerator_config."
             )
+
+
+def warn_of_other_pairing(in_collator: Method, in_training: Method) -> None:
+    """Say that the plans which a collator brings are not those of the method that is trained."""
+    if in_training.mixes and (in_collator.pairing, in_collator.mixes) != (in_training.pairing, True):
+        drawn = str(in_collator.pairing) if in_collator.mixes else "a method that mixes nothing"
+        warnings.warn(
+            f"MixCollator draws partners and lam by {drawn}, and those are taken in the place of the method's "
+            f"{in_training.pairing}: pass the same method to both, or leave MixCollator out.",
+            UserWarning,
+            stacklevel=2,
+        )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_logitmix.models import evaluating, unwrap
+from hf_logitmix.models import evaluating, find_classifier, unwrap
 
 _CLASSIFIER = "AutoModelForSequenceClassification in MixTrainer"
 
@@ -68,7 +68,8 @@ def check_class(cls: type) -> None:
 
 
 def check_adapter(model: nn.Module) -> None:
-    """Refuse PEFT's prefix tuning where PEFT cannot do it, and name penalties that a method's loss replaces.
+    """Refuse PEFT's prefix tuning where PEFT cannot do it; name penalties that a method's loss replaces, and a head
+    that is left out of training.
 
     Raises:
         ValueError: for a prefix on a model that takes no ``past_key_values``.
@@ -84,6 +85,14 @@ def check_adapter(model: nn.Module) -> None:
         warnings.warn(
             f"PEFT's {kind} adds {_OWN_LOSSES[kind]} to the model's own loss, which the method's loss replaces, so it "
             "is left out: pass LoraConfig, or add it in a compute_loss that calls super().compute_loss(...).",
+            UserWarning,
+            stacklevel=2,
+        )
+    head = find_classifier(model, getattr(peft_model.config, "num_labels", 0))
+    if head is not None and not any(parameter.requires_grad for parameter in head.parameters()):
+        warnings.warn(
+            "The classifier is frozen, so PEFT trains layers below it alone; a new one stays as random as it is: pass "
+            "task_type=TaskType.SEQ_CLS, or the classifier's name among modules_to_save, in the config of PEFT.",
             UserWarning,
             stacklevel=2,
         )

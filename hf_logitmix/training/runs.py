@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,29 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from transformers import Trainer
 
-from hf_logitmix.calibration.bootstrap import intervals
+from hf_logitmix.calibration import bootstrap
 from hf_logitmix.calibration.metrics import calibration_metrics, one_class_remark, scaled_metrics
-from hf_logitmix.calibration.registry import is_brief
 from hf_logitmix.calibration.served import config_of
 from hf_logitmix.calibration.temperature import cross_fit, fit_temperature
-from hf_logitmix.hub.card import model_card, public_name, write_eval_results
+from hf_logitmix.hub.card import public_name, write_eval_results
 from hf_logitmix.hub.provenance import data_record, git_record, versions
-from hf_logitmix.hub.trainer_card import card_of_base, is_small_model, limits_of
-from hf_logitmix.hub.usage import usage
 from hf_logitmix.targets import MCEL
 from hf_logitmix.training.arguments import MixTrainingArguments
 from hf_logitmix.training.interrupt import SaveOnInterrupt
+from hf_logitmix.training.machine import device_name, peak_memory
+from hf_logitmix.training.run_card import card_of
 from hf_logitmix.training.settings import training_settings
 from hf_logitmix.training.splits import HELD_OUT_TO_CALIBRATE, choosing
 from hf_logitmix.training.trainer import MixTrainer
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -80,6 +72,8 @@ class Run:
         calibration_data: what was held out of training for the temperature alone that the saved model keeps in its
             config; without it the validation split serves, and without that the model keeps none.
         results: what ``all_results.json`` will hold.
+        split_of: figure -> the split that it is of, as figures come.
+        intervals: figure -> ends of its interval, where it has one.
 
     Raises:
         ValueError: if a checkpoint is to be chosen and there is no validation split, and for ``calibration_data`` of a
@@ -102,9 +96,9 @@ class Run:
     validation: str = ""
     calibration_data: Any = None
     results: dict[str, Any] = field(init=False)
-    _split_of: dict[str, str] = field(init=False, default_factory=dict)
+    split_of: dict[str, str] = field(init=False, default_factory=dict)
     _plots: Any = field(init=False, repr=False)
-    _intervals: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._plots = import_module("hf_logitmix.calibration.plots")  # without matplotlib this ends here, untrained
@@ -146,7 +140,7 @@ class Run:
             "command": getattr(args, "command", None),
             "git": git_record(),
             "versions": versions(),
-            "device": _device_name(args.device),
+            "device": device_name(args.device),
             "digests": {"train": data_record(train)["digest"]} if train else {},
         }
 
@@ -212,7 +206,7 @@ class Run:
         logits, labels = self.read(prediction.predictions), np.asarray(prediction.label_ids)
         scores = {f"{name}{suffix}": value for name, value in self.scores(logits, labels).items()}
         self.results |= {f"eval_{name}": value for name, value in scores.items()}
-        self._split_of |= dict.fromkeys(scores, split)
+        self.split_of |= dict.fromkeys(scores, split)
         self.results["measured_on"][split] = len(data)
         self.results["split_sizes"][split] = self._size(split, data)
         self.results["digests"][split] = data_record(data)["digest"]
@@ -222,8 +216,8 @@ class Run:
         if not self.trainer.is_world_process_zero():
             return
         np.savez_compressed(self.output / f"eval_logits{suffix}.npz", logits=logits, labels=labels)
-        reach = intervals(logits, labels, N_BINS) if self.label_names else {}
-        self._intervals |= {f"{name}{suffix}": ends for name, ends in reach.items() if f"{name}{suffix}" in scores}
+        reach = bootstrap.intervals(logits, labels, N_BINS) if self.label_names else {}
+        self.intervals |= {f"{name}{suffix}": ends for name, ends in reach.items() if f"{name}{suffix}" in scores}
         if title and self.label_names:
             panels = {"as trained": (logits, labels), "after temperature scaling": (cross_fit(logits, labels), labels)}
             self._plots.reliability_diagram(panels, N_BINS, title).savefig(self.output / "reliability.png", dpi=150)
@@ -235,58 +229,19 @@ class Run:
             what ``all_results.json`` holds.
         """
         results, trained = self.results, "train_loss" in self.results
-        results["peak_memory_mib"] = _peak_memory(self._args.device)
+        results["peak_memory_mib"] = peak_memory(self._args.device)
         if self.trainer.is_world_process_zero():
             written = json.dumps(_finite(results), indent=2, allow_nan=False)
             (self.output / "all_results.json").write_text(written + "\n")
             if trained:
                 history = json.dumps([_finite(entry) for entry in self.trainer.state.log_history], allow_nan=False)
                 (self.output / "log_history.json").write_text(history + "\n")
-                scores = {name.removeprefix("eval_"): v for name, v in results.items() if name.startswith("eval_")}
-                fitted = {name: scores.pop(name) for name in list(scores) if name.startswith("temperature")}
-                name = f"{self.model_name}-{self.task}-{results['method_name']}"
-                card = model_card(
-                    name,
-                    self.trainer.method,
-                    {name: value for name, value in scores.items() if is_brief(name)},
-                    base_model=self.base_model,
-                    dataset=self.data,
-                    dataset_config=self.config,
-                    split=self._split_of,
-                    measured_on=results["measured_on"],
-                    selected_on=results["selected_on"],
-                    split_sizes=results["split_sizes"],
-                    temperature={self._split_of[name]: value for name, value in fitted.items()},
-                    remarks=[f"On `{split}`: {remark}" for split, remark in results.get("remarks", {}).items()],
-                    settings={
-                        **{name: v for name, v in results["settings"].items() if v is not None and v is not False},
-                        "seed": results["seed"],
-                        **({} if results["data_seed"] is None else {"data_seed": results["data_seed"]}),
-                        "training_examples": results["n_train"],
-                    },
-                    pipeline_tag=self.pipeline_tag,
-                    how_to_load=self.how_to_load,
-                    **self._more_for_card(name),
-                )
+                card = card_of(self)
                 card.save(self.output / "README.md")
                 write_eval_results(card, self.output)
         if self._args.push_to_hub and trained:
             self._push()
         return results
-
-    def _more_for_card(self, name: str) -> dict[str, Any]:
-        model, kept, known = self.trainer.model, self.results.get("calibration"), card_of_base(self.base_model)
-        preamble = "import hf_logitmix.vision" if is_small_model(model) else ""
-        return {
-            "intervals": self._intervals,
-            "calibration": kept,
-            "diagram": "reliability.png" if (self.output / "reliability.png").exists() else "",
-            "usage": usage(name, self.pipeline_tag, kept, preamble=preamble) if self.label_names else "",
-            "limits": limits_of(self._args.seed, bool(self._split_of)),
-            "versions": self.results["versions"],
-            "license": known.get("license"),
-            "language": known.get("language"),
-        }
 
     def _push(self) -> None:
         try:
@@ -325,17 +280,3 @@ def calibration(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         **scaled_metrics(logits, labels, N_BINS),
         "temperature": float(fit_temperature(logits, labels)),
     }
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-
-
-def _peak_memory(device: torch.device) -> float | None:
-    """MiB: of a GPU what torch has held at most, else what the process has; None on Windows, which does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if resource is None:
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 2**20 if sys.platform == "darwin" else most / 2**10

@@ -130,10 +130,11 @@ class MixTrainerMixin(
         other_libraries.check_class(type(self.data_collator))
         other_libraries.check_adapter(self.model)
         checks.check_head(self.model)
-        if isinstance(self.data_collator, MixCollator):
-            checks.check_plan_in_batch(self.args, is_dispatched=False)
         self._check_labels()
         self._resolve_method()
+        if isinstance(self.data_collator, MixCollator):
+            checks.check_plan_in_batch(self.args, is_dispatched=False)
+            checks.warn_of_other_pairing(self.data_collator.method, self.method)
 
     def _resolve_method(self) -> None:
         """Build the method from what was given and from the arguments, which a hyperparameter search changes."""

@@ -177,6 +177,24 @@ def test_penalties_that_an_adapter_adds_to_the_models_loss_are_named(tmp_path):
         MixTrainer(peft.get_peft_model(tiny_bert(), config), arguments(tmp_path), train_dataset=examples(4))
 
 
+@pytest.mark.parametrize(
+    ("options", "is_frozen"),
+    [
+        ({}, True),
+        ({"modules_to_save": ["classifier"]}, False),
+        ({"task_type": "SEQ_CLS"}, False),
+        ({"target_modules": ["query", "classifier"]}, False),
+    ],
+)
+def test_a_classifier_that_peft_leaves_frozen_is_named(tmp_path, recwarn, options, is_frozen):
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(tiny_bert(), peft.LoraConfig(**{"target_modules": ["query"]} | options))
+    MixTrainer(model, arguments(tmp_path), train_dataset=examples(4))
+    told = [str(one.message) for one in recwarn if "The classifier is frozen" in str(one.message)]
+    assert len(told) == is_frozen
+    assert all("task_type=TaskType.SEQ_CLS" in line for line in told)
+
+
 def test_the_block_on_peft_leaves_an_adapter_that_loads(names):
     run(block_of("PEFT", "peft"), names)
     again = needed("peft").PeftModel.from_pretrained(names["load_model"](), "adapter")

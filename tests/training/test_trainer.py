@@ -198,6 +198,23 @@ def test_a_mix_collator_serves_the_trainer_whatever_the_workers(tmp_path, worker
     assert len(set(lams)) == 4
 
 
+@pytest.mark.parametrize(
+    ("drawn_for", "trained", "is_told"),
+    [
+        ("logitmix", "logitmix", False),
+        ("mixup", get_method("mixup", level="hidden:1"), False),  # the level is no matter of the collator
+        ("mixup", get_method("mixup", alpha=0.3), True),
+        ("vanilla", "mixup", True),
+        ("mixup", "vanilla", False),  # which asks for no plan
+    ],
+)
+def test_a_collator_that_draws_otherwise_than_the_method_is_named(tmp_path, recwarn, drawn_for, trained, is_told):
+    collator = MixCollator(default_data_collator, drawn_for)
+    MixTrainer(tiny_bert(), arguments(tmp_path), collator, train_dataset=examples(4), method=trained)
+    told = [str(one.message) for one in recwarn if "MixCollator draws partners and lam by" in str(one.message)]
+    assert len(told) == is_told
+
+
 def test_images_train_with_the_same_trainer(tmp_path):
     generator = torch.Generator().manual_seed(0)
     data = [{"pixel_values": torch.rand(3, 16, 16, generator=generator), "labels": i % 3} for i in range(8)]
