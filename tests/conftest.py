@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import gc
 import os
+from collections import defaultdict
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+
+CASES = 4  # of a test with more of them, which run by default
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """A test of many cases runs a few of them by default, from the first to the last; the others are slow."""
+    cases = defaultdict(list)
+    for item in items:
+        if isinstance(item, pytest.Function) and not item.get_closest_marker("slow"):
+            cases[item.parent, item.originalname].append(item)
+    for found in cases.values():
+        if len(found) > CASES:
+            kept = {round(number * (len(found) - 1) / (CASES - 1)) for number in range(CASES)}
+            for number, item in enumerate(found):
+                if number not in kept:
+                    item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", autouse=True)

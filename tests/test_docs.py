@@ -77,6 +77,7 @@ def without_code(text: str) -> str:
 # ---- code -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(TEXTS))
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -269,6 +270,7 @@ def rows_of_images(pattern: str) -> list[tuple[str, ...]]:
     return re.findall(pattern, IMAGES.read_text(), flags=re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_python_blocks_on_images_run_one_after_another(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}

@@ -78,6 +78,7 @@ import hf_logitmix.metrics, hf_logitmix.temperature
 print(*sorted({name.partition(".")[0] for name in sys.modules}))"""
 
 
+@pytest.mark.slow
 def test_a_trainer_imports_what_is_required_and_no_extra():
     done = subprocess.run(
         [sys.executable, "-c", TRAINER_ALONE], env=ENVIRONMENT, capture_output=True, text=True, check=True

@@ -28,6 +28,7 @@ def test_it_is_short():
     assert len(lines) - (lines.index("<!-- end of methods -->") - lines.index("<!-- methods -->")) <= 135
 
 
+@pytest.mark.slow
 def test_the_complete_script_runs_in_an_empty_folder(tmp_path):
     """As it stands, but for the name of the model: that of a local one."""
     name = re.search(r'^name = "(.*)"$', SCRIPT, flags=re.MULTILINE).group(1)

@@ -70,6 +70,7 @@ def test_every_method_of_the_table_is_drawn_or_left_out_with_a_reason():
     assert criteria == [f"vanilla --criterion {name}" for name in ("squared", "dual_focal", "margin")]
 
 
+@pytest.mark.slow
 def test_all_of_them_train_and_leave_records_that_tables_read(tmp_path, capsys):
     assert toy.main(["--steps", "4", "--output_dir", str(tmp_path)]) == 0
     runs = read_runs(tmp_path)
@@ -84,6 +85,7 @@ def test_all_of_them_train_and_leave_records_that_tables_read(tmp_path, capsys):
     assert (tmp_path / "toy.png").stat().st_size > 50_000
 
 
+@pytest.mark.slow
 def test_chosen_methods_keep_their_options_and_snapshots(tmp_path, capsys):
     words = ["--methods", "mixup --alpha 0.2", "lamix", "--snapshots", "--bottleneck", "--steps", "20"]
     assert toy.main([*words, "--output_dir", str(tmp_path)]) == 0

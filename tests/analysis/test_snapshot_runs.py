@@ -14,6 +14,7 @@ from hf_logitmix.glue import run as glue
 from hf_logitmix.vision import train as images
 
 
+@pytest.mark.slow
 def test_a_run_on_images_keeps_training_images_as_they_are_and_augmented(tmp_path):
     data = write_pictures(tmp_path / "pictures", 3, 8, 4, 16)
     output = tmp_path / "out"
@@ -38,6 +39,7 @@ def test_a_run_on_images_keeps_training_images_as_they_are_and_augmented(tmp_pat
         assert figure.main([name, str(output), "--classes", "0", "1", "--output", str(tmp_path / "x.png")]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_on_texts_keeps_training_texts(tmp_path):
     words = ["--output_dir", str(tmp_path / "out"), "--method", "vanilla", "--eval_strategy", "epoch"]
     assert glue.main([*small_run(tmp_path), *words, "--snapshots", "5"]) == 0

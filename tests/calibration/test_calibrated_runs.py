@@ -111,6 +111,7 @@ def test_texts_of_ones_own_are_held_out_too(unsure, tmp_path, seen, capsys):
     assert "examples: 60 train, 20 validation, 20 held out, 20 held out to calibrate" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_chose_a_checkpoint_serves_where_nothing_else_was_held_out(unsure, tmp_path, seen):
     found = text_run(unsure, tmp_path / "one", "--val_split", "0.2")
     logits, config = text_logits(tmp_path / "one", seen["held"])

@@ -30,6 +30,7 @@ def metrics(logits, labels, scaled):
     return {name: plain[name] for name in ("accuracy", "ece", "oe", "nll", "aurc")} | scaled
 
 
+@pytest.mark.slow
 def test_as_in_a_loop_over_samples():
     ours, theirs, samples = runs(3, 3.0), runs(3, 1.0, noise=1.5), 40
     found = differences(ours, theirs, samples=samples, seed=5)
@@ -94,6 +95,7 @@ def test_a_method_does_not_differ_from_itself():
     assert all(tuple(d) == (0, 0, 0) for d in differences(runs(2, 2.0), runs(2, 2.0), samples=20).values())
 
 
+@pytest.mark.slow
 def test_seeds_that_differ_widen_the_interval():
     """Three runs that all gain the same, and three of which one loses."""
     theirs = runs(3, 1.0)

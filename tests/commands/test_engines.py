@@ -86,6 +86,7 @@ here = pathlib.Path(sys.argv[1])
 print(sorted(Local()([Job([sys.executable, "-c", sys.argv[2]], here / name) for name in ("a", "b")])), flush=True)"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "log"), [(signal.SIGTERM, "ready\nsaved\n"), (signal.SIGINT, "ready\ndone\n")])
 def test_a_signal_to_the_engine_alone_leaves_no_run_behind(tmp_path, number, log):
     """SIGTERM is handed on, so that the run saves; Ctrl-C is not, as a terminal sends it to both, and is waited for."""

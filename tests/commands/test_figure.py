@@ -38,6 +38,7 @@ def value(folder, metric):
     return json.loads((folder / "all_results.json").read_text())[f"eval_{metric}"]
 
 
+@pytest.mark.slow
 def test_alpha_goes_from_vanilla_through_its_runs(runs):
     panels = drawn("alpha", [runs]).axes
     assert [panel.get_title() for panel in panels] == ["accuracy", "ECE, 10 bins", "NLL"]
@@ -98,6 +99,7 @@ def test_soft_targets_lie_where_beta_puts_them(runs):
     assert middle.get_title() == "global soft labels"
 
 
+@pytest.mark.slow
 def test_embedding_shows_four_snapshots(tmp_path):
     runs, words = tmp_path, ["--methods", "vanilla", "lamix", "--snapshots", "--bottleneck", "--steps", "20"]
     toy.main([*words, "--output_dir", str(runs)])

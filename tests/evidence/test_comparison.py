@@ -57,6 +57,7 @@ def found(folder):
     return comparison
 
 
+@pytest.mark.slow
 def test_methods_are_held_against_the_baseline(found):
     rows = {row.label: row for row in found.rows}
     assert list(rows) == ["vanilla", "label_smoothing", "focal", "mixup"]

@@ -129,6 +129,7 @@ def interrupted(start, tmp_path_factory):
     return argv, output, *interrupt([sys.executable, str(SCRIPTS / "run_glue.py"), *argv], "'loss'", 35)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(interrupted):
     _, output, status, written = interrupted
     assert status == 130
@@ -146,6 +147,7 @@ def resumed(interrupted):
     return argv, output, STEPS - int(checkpoint.name.split("-")[1])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(resumed, tmp_path):
     argv, output, _ = resumed
     assert run_glue.main([str(tmp_path) if text == str(output) else text for text in argv]) == 0
@@ -154,6 +156,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(resumed,
     assert np.array_equal(*(np.load(folder / "eval_logits.npz")["logits"] for folder in (output, tmp_path)))
 
 
+@pytest.mark.slow
 def test_seconds_and_steps_per_second_of_a_resumed_run_are_of_the_same_steps(resumed):
     _, output, left = resumed
     found = json.loads((output / "all_results.json").read_text())

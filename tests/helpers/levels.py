@@ -55,14 +55,18 @@ def is_linear(model: nn.Module, inputs: Mapping[str, Any], clean: Tensor, level:
 
 
 def verdicts(model: nn.Module, inputs: Mapping[str, Any], clean: Tensor) -> dict[str, str]:
-    """Of each level: nothing where all holds, `LINEAR`, or what does not hold; the rehearsal must say the same."""
+    """Of each level: nothing where all holds, `LINEAR`, or what does not hold; the rehearsal must say the same.
+
+    It is asked with both rows at one level, and with mixed ones alone at the next.
+    """
     where = layers_of(model)
     found = {}
-    for level in [*levels(where), *(["pooled"] if where.head else [])]:
+    for number, level in enumerate([*levels(where), *(["pooled"] if where.head else [])]):
         faults = {rows: fault(model, inputs, clean, level, rows) for rows in ("both", "mixed")}
         teaches_nothing = not any(faults.values()) and is_linear(model, inputs, clean, level)
-        for rows, what in faults.items():
-            check_rehearsal(model, inputs, level, rows, what, teaches_nothing and rows == "both" and level != "pooled")
+        rows = ("both", "mixed")[number % 2]
+        warns = teaches_nothing and rows == "both" and level != "pooled"
+        check_rehearsal(model, inputs, level, rows, faults[rows], warns)
         found[level] = faults["both"] or faults["mixed"] or (LINEAR if teaches_nothing else "")
     return found
 

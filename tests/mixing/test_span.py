@@ -515,6 +515,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, use_reentrant):
     assert len(set(lams)) == 3
 
 
+@pytest.mark.slow
 def test_a_compiled_model_trains_alike(tmp_path):
     plain, lams = trained(tmp_path)
     compiled, again = trained(tmp_path, torch_compile=True, torch_compile_backend="eager")

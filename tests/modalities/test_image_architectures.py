@@ -82,6 +82,7 @@ def test_no_module_of_timm_is_passed_over():
     assert set(timm.list_modules()) - ours <= {*TIMM}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", BARE)
 def test_mixing_holds_on_timm_without_a_wrapper(architecture):
     timm = pytest.importorskip("timm")

@@ -222,6 +222,7 @@ def of_lora():
     return peft.get_peft_model(tiny_bert(), config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "options", "rounding"),
     [

@@ -89,6 +89,7 @@ def test_pairs_are_mutual_and_far_enough_apart():
             assert len(set(plan.lam.tolist())) <= 2 or per_example
 
 
+@pytest.mark.slow
 def test_partners_are_equally_likely():
     """Of 6 examples each meets each other one in a fifth of the steps."""
     counts = torch.zeros(6, 6)

@@ -28,6 +28,7 @@ def kernel(numbers: list[float], bandwidth: float, scale: float) -> list[list[fl
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bandwidth", "scale"), [(1.0, 1.0), (0.5, 2.0), (3.0, 1.0)])
 def test_partners_come_as_often_as_the_kernel_says(bandwidth, scale):
     pairing, draws = CMixup(bandwidth=bandwidth, label_scale=scale), 3000

@@ -231,6 +231,7 @@ def test_penalties_alone_settle_sg_mcel_at_b_over_twice_b_plus_g(parametrization
     assert (1 - targets.matrix(3).diagonal()).tolist() == pytest.approx([settles] * 3, abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cls", "parametrization"), LEARNED)
 def test_without_penalties_the_label_takes_all(cls, parametrization):
     """Of a sure model, cross-entropy alone drives eps below any bound; the default penalties hold it."""
@@ -515,6 +516,7 @@ def steady(folder, **options):
     return arguments(folder, **{**fixed, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parametrization"), NAMED)
 def test_learned_targets_stay_useful(tmp_path, name, parametrization):
     """150 steps: every eps moved and is inside (.01, .49), and the label keeps the largest mass."""

@@ -210,6 +210,7 @@ def test_probabilities_in_columns_of_a_csv_are_learned_and_scored(model, tmp_pat
 CHOOSING = ["--eval_strategy", "steps", "--eval_steps", "1", "--save_steps", "1", "--load_best_model_at_end", "true"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_chosen_on_other_texts_than_the_figures_are_of(model, tmp_path):
     files = {
         name: write(tmp_path / f"{name}.jsonl", rows("names", n))

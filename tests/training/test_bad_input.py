@@ -525,6 +525,7 @@ def test_a_file_that_is_not_there(start, tmp_path, split, options, fix):
         run_glue.main(argv)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [20, 32, 100])
 def test_texts_are_cut_where_the_model_ends(start, tmp_path, caplog, asked):
     """A model of 32 positions, and texts of 82 tokens: cut at 32 at most, with a note, and recorded as cut."""

@@ -117,6 +117,7 @@ def test_batches_are_drawn_from_their_place_in_training_alone():
     assert len({other.uniform("level") for other in others[2:]} | {here.uniform("level")}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mixup", "logitmix", "manifold_mixup"])
 def test_an_evaluation_in_between_does_not_change_a_run(tmp_path, method):
     """Over two epochs, in another order each; the model has no dropout, so nothing else is random."""

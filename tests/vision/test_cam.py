@@ -163,6 +163,7 @@ def test_models_without_maps_are_refused(name):
 # ---- what is looked at, and the picture ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_images_are_read_as_they_are_evaluated():
     """The statistics are those that the model tells, to which the training script gives the data's."""
     data = load_images("synthetic")

@@ -146,6 +146,7 @@ def test_a_run_on_training_images_alone_is_measured_on_those_held_out(tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_run_of_each_source(tmp_path, pictures, source):
     folder = SOURCES[source](tmp_path, pictures[0])

@@ -226,6 +226,7 @@ def test_the_best_checkpoints_average_is_loaded(tmp_path):
 # ---- resume ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "extras"), [("logitmix_p", False), ("sg_mcel", True), ("lamix", True)])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, method, extras):
     """Augmented images, accumulation, a schedule and an average; stopped in the middle of an epoch."""
@@ -281,6 +282,7 @@ def test_augmentation_is_drawn_by_epoch_and_number():
     assert not torch.equal(data[0]["pixel_values"], first)
 
 
+@pytest.mark.slow
 def test_trainer_tells_images_the_epoch(tmp_path):
     """Accelerate does that in one process alone."""
     trainer = trainer_of(Tiny(), image_arguments(tmp_path))

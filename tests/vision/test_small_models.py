@@ -176,6 +176,7 @@ def test_every_small_model_is_tried():
     assert isinstance(timm.create_model("small_lenet", num_classes=0).fc, nn.Identity)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAST)
 def test_lam_0_at_a_layer_gives_the_partner(name):
     network = settled(name, channels=1)
@@ -222,6 +223,7 @@ def test_a_small_model_learns():
 # ---- by name ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"), [("small_resnet20", None), ("small_resnet18", None), ("resnet18", 32), ("test_vit", 32)]
 )

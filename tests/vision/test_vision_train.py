@@ -275,6 +275,7 @@ def without_time(found: dict) -> dict:
     return {name: value for name, value in found.items() if not re.search("second|memory|command", name)}
 
 
+@pytest.mark.slow
 def test_a_seed_decides_a_run(three, tmp_path):
     more = ["--method", "cutmix", "--label_noise", "0.25", "--max_train_samples", "20", "--max_steps", "3"]
     found = [run(three, tmp_path / f"{n}", *more, "--seed", seed) for n, seed in enumerate("778")]
@@ -303,6 +304,7 @@ def seen(monkeypatch):
     return kept
 
 
+@pytest.mark.slow
 def test_a_part_is_the_same_for_every_seed_and_noise_leaves_the_test_set_clean(three, tmp_path, seen):
     part = ["--max_train_samples", "12", "--max_eval_samples", "6", "--max_steps", "1"]
     noise = ["--label_noise", "0.5"]
@@ -551,6 +553,7 @@ def test_two_processes_learn_what_one_learns_without_statistics_of_batches(three
 # ---- the demo --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_demo_prints_the_figures_of_three_runs(tmp_path, monkeypatch, capsys):
     train, test = (
         ImageSet([Image.fromarray(image) for image in pixels], labels)
@@ -576,6 +579,7 @@ def test_the_demo_prints_the_figures_of_three_runs(tmp_path, monkeypatch, capsys
     check_room(tmp_path / "demo", ["cutmix"], "shapes")  # an older demo makes room
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["another run", "a checkpoint"])
 def test_the_demo_leaves_other_runs_alone(tmp_path, what):
     if what == "another run":
