@@ -10,7 +10,10 @@ from torch.nn import functional as F
 
 from hf_logitmix import METHODS
 from hf_logitmix.analysis import read_snapshots
+from hf_logitmix.commands import report
 from hf_logitmix.commands.table import read_runs
+from hf_logitmix.evidence.comparison import compare
+from hf_logitmix.evidence.records import read_records
 from hf_logitmix.figures.surfaces import colours_of, probability_surfaces
 from hf_logitmix.toy import command as toy
 from hf_logitmix.toy.command import entries, left_out, method_of, surface
@@ -57,6 +60,16 @@ def test_training_is_a_loop_of_torch_alone(entry, smoothing):
     np.testing.assert_allclose(found.logits, by_hand, atol=1e-5)
     assert found.record["eval_accuracy"] == pytest.approx(float((by_hand.argmax(1) == held_out.labels).float().mean()))
     assert found.record["eval_nll"] == pytest.approx(float(F.cross_entropy(by_hand, held_out.labels)), rel=1e-5)
+
+
+def test_a_report_calls_runs_as_they_were_asked_for(tmp_path, capsys):
+    words = ["--methods", "vanilla", "vanilla --criterion squared", "mixup --label-lam 0.5", "--steps", "2"]
+    assert toy.main([*words, "--output_dir", str(tmp_path)]) == 0
+    assert report.main([str(tmp_path)]) == 0
+    (found,) = compare(read_records(tmp_path))
+    assert {row.label for row in found.rows} == {"vanilla", "vanilla --criterion squared", "mixup --label-lam 0.5"}
+    page = (tmp_path / "report.html").read_text()
+    assert "hf-logitmix toy --methods &#x27;vanilla --criterion squared&#x27; --seed 0 --steps 2" in page
 
 
 def test_every_method_of_the_table_is_drawn_or_left_out_with_a_reason():

@@ -32,10 +32,10 @@ from hf_logitmix.evidence.comparison import compare
 from hf_logitmix.evidence.page import page
 from hf_logitmix.evidence.records import BASELINE, NAME, arguments_of, read_record
 from hf_logitmix.evidence.verdict import screen
-from hf_logitmix.glue.tasks import TASKS
+from hf_logitmix.glue.tasks import TASKS, get_task
 
-_CTRL_C = "Stopped. The same command goes on."
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_EVALUATED = {"--validation_file", "--test_file", "--val_split", "--validation_split"}  # one of them, of a file
 _LENGTHS = ("--max_steps", "--num_train_epochs")  # the first that is given sets how long a run is
 
 
@@ -61,14 +61,21 @@ def planned(data: str, methods: Sequence[str], seeds: int, output_dir: str, extr
         raise ValueError(f"seeds={seeds}: pass at least 1; below 3 nothing can be told from luck.")
     if extra and not extra[0].startswith("--"):
         raise ValueError(f"{extra[0]}: data is one name; compare the others by themselves.")
+    if not all(method.split() for method in methods):
+        raise ValueError("--methods has an empty name: leave it out.")
     given = arguments_of(extra)
     kind = _kind(data, given)
+    if kind == "texts" and Path(data).is_file() and not given.keys() & _EVALUATED:
+        raise ValueError(
+            f"there is nothing to compare on but {data}, which is trained on: pass --validation_file, or --val_split "
+            "0.2 to hold out a fifth of it."
+        )
     every = list(dict.fromkeys([BASELINE, *methods]))
     if any(_costs_more(method) for method in every):
         every.insert(1, _twice_as_long(kind, given))
     return {
         "output_dir": output_dir,
-        kind: [data],
+        kind: [get_task(data).name if kind == "tasks" else data],
         "methods": list(dict.fromkeys(every)),
         "seeds": list(range(1, seeds + 1)),
         "arguments": {name.removeprefix("--"): values for name, values in given.items()},
@@ -76,14 +83,15 @@ def planned(data: str, methods: Sequence[str], seeds: int, output_dir: str, extr
 
 
 def _kind(data: str, given: dict[str, list[str]]) -> str:
-    if "--model" in given and data not in TASKS:
+    is_task = data.lower() in {name for task in TASKS.values() for name in (task.name, task.folder.lower())}
+    if "--model" in given and not is_task:
         return "datasets"
     if "--model_name_or_path" not in given:
         raise ValueError(
             "no model is named: pass --model_name_or_path for texts, such as bert-base-uncased, or --model for images, "
             "such as timm/resnet18."
         )
-    return "tasks" if data in TASKS else "texts"
+    return "tasks" if is_task else "texts"
 
 
 def _costs_more(method: str) -> bool:
@@ -94,8 +102,11 @@ def _costs_more(method: str) -> bool:
 def _twice_as_long(kind: str, given: dict[str, list[str]]) -> str:
     name = next((name for name in _LENGTHS if name in given), _LENGTHS[-1])
     default = import_module(COMMANDS[sweep.KINDS[kind]].module).parser().get_default(name.removeprefix("--"))
-    length = float(given[name][0]) if name in given else float(default)
-    return f"{BASELINE} {name} {2 * length:g}"
+    try:
+        length = 2 * float(given[name][0] if name in given else default)
+    except (ValueError, IndexError):
+        raise ValueError(f"{name} {' '.join(given[name])}: pass one number.") from None
+    return f"{BASELINE} {name} {int(length) if length.is_integer() else length}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,11 +116,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--methods", nargs="+", default=["logitmix", "mixup", "label_smoothing"], help="each may have options: quote it"
     )
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--budget", help="start no further seed that would end later, such as 2h")
-    parser.add_argument("--output_dir", help="of the runs [runs/compare-DATA]")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (%(default)s)")
+    parser.add_argument("--budget", help="time limit, such as 2h: no seed is started that would run past it")
+    parser.add_argument("--output_dir", help="folder of the runs [runs/compare-DATA]")
     sweep.add_engine(parser)
-    known, extra = parser.parse_known_args(argv)
+    known, extra = parser.parse_with_rest(argv)
     budget = None if known.budget is None else seconds(known.budget)
     output = Path(known.output_dir or f"runs/compare-{Path(known.data).stem}")
     engine = sweep.ENGINES[known.engine](known.jobs)
@@ -121,10 +132,11 @@ def main(argv: list[str] | None = None) -> int:
     output.mkdir(parents=True, exist_ok=True)
     (output / "compare.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     failed, stopped = _run_seeds(config, engine, budget, known.budget)
-    _tell(known.data, output, runs, stopped)
+    plain = sweep.commands({**config, "methods": [BASELINE]}, [])
+    _tell(known.data, output, runs, stopped, any(sweep.is_done(folder) for folder, _ in plain))
     if failed:
         print(f"Failed: {', '.join(folder.name for folder in failed)}; their logs are in {output / 'logs'}.")
-    return 130 if stopped == _CTRL_C else 1 if failed else 0
+    return 130 if stopped == sweep.GOES_ON else 1 if failed else 0
 
 
 def _run_seeds(
@@ -143,20 +155,21 @@ def _run_seeds(
             ended = sweep.run_all(runs, engine, bar)
             failed += ended.failed
             if ended.stopped:
-                return failed, _CTRL_C
+                return failed, sweep.GOES_ON
             if is_new and not ran and len(ended.failed) == len(runs):
                 return failed, f"All runs of seed {seed} failed, so no other was started."
             ran += is_new
     return failed, ""
 
 
-def _tell(data: str, output: Path, runs: Sequence[sweep.Planned], stopped: str) -> None:
+def _tell(data: str, output: Path, runs: Sequence[sweep.Planned], stopped: str, has_baseline: bool) -> None:
     """Print what the runs that are complete say, and write the page of it."""
     records = [read_record(folder / NAME) for folder, _ in runs if sweep.is_done(folder)]
     print(f"\n{stopped}" if stopped else "")
     if len(records) < len(runs):
         print(f"Of {len(runs)} runs {len(records)} are complete.")
-    if not any(run.method == BASELINE for run in records):
+    if not has_baseline:
+        print(f"No run of {BASELINE} is complete, so there is nothing to compare with.")
         return
     found = compare(records, BASELINE)
     print("\n".join(map(screen, found)))

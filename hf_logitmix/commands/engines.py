@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -90,22 +91,21 @@ class Ray:
         jobs: how many at a time, which share the cores of the cluster; a run has those of one machine at most.
 
     Raises:
-        ValueError: for fewer than one.
-        ImportError: when it is called without Ray.
+        ValueError: for fewer than one, and without Ray.
     """
 
     jobs: int = 1
 
     def __post_init__(self) -> None:
         _check(self.jobs)
+        if find_spec("ray") is None:
+            raise ValueError('engine=ray needs Ray: pip install "hf_logitmix[ray]".')
 
     def __call__(self, jobs: Sequence[Job]) -> Iterator[tuple[int, int]]:
         if not jobs:
             return
-        try:
-            import ray
-        except ImportError as error:
-            raise ImportError('engine=ray needs Ray: pip install "hf_logitmix[ray]".') from error
+        import ray
+
         ray.init(log_to_driver=False)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cores = [int(node.get("CPU", 0)) for node in nodes]

@@ -1,6 +1,6 @@
 """Draw a figure of a paper from runs.
 
-hf-logitmix figure alpha runs/figures/alpha --output alpha.png
+hf-logitmix figure alpha runs/figure_alpha --output alpha.png
 hf-logitmix figure projection runs/a/mnli-vanilla-1 runs/a/mnli-label_smoothing-1 --output projection.png
 hf-logitmix figure --list
 
@@ -34,6 +34,7 @@ from hf_logitmix.analysis.runs import check_one_experiment, metric_over, options
 from hf_logitmix.calibration.plots import class_matrix, reliability_diagram
 from hf_logitmix.commands.parser import Parser, did_you_mean
 from hf_logitmix.commands.table import read_runs
+from hf_logitmix.evidence.records import LOGITS, NAME, Record
 from hf_logitmix.training.runs import N_BINS
 
 _ALL = ("accuracy", "ece", "nll")
@@ -123,6 +124,8 @@ def information(runs: Sequence[str], args: argparse.Namespace) -> Picture:
         drawn = [shot.draws for shot in shots if shot.draws is not None]
         if len(drawn) < len(shots):
             raise ValueError(f"the snapshots of {name} hold no draws: train with --snapshot_draws 20 too.")
+        if not 0 <= min(a, b) <= max(a, b) < drawn[0].shape[-1]:
+            raise ValueError(f"classes={[a, b]}: the classes of {name} are 0 to {drawn[0].shape[-1] - 1}.")
         chosen = np.isin(shots[0].labels, (a, b))
         values = [mutual_information((draws[..., a] - draws[..., b])[:, chosen]) for draws in drawn]
         curves[name] = ([shot.step for shot in shots], values)
@@ -195,11 +198,10 @@ def logits_of(runs: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """
     found = {}
     for name, run in _named(runs):
-        path = Path(run) / "eval_logits.npz"
-        if not path.is_file():
-            raise FileNotFoundError(f"{run} holds no eval_logits.npz: pass the output folder of a run.")
-        with np.load(path) as saved:
-            found[name] = (saved["logits"], saved["labels"])
+        kept = Record({}, Path(run) / NAME).logits()
+        if kept is None:
+            raise FileNotFoundError(f"{run} holds no {LOGITS}: pass the output folder of a run.")
+        found[name] = kept
     return found
 
 
@@ -284,22 +286,24 @@ def overview() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     parser = Parser("hf-logitmix figure", description=__doc__)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="of a figure; --list tells them")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name of a figure; --list lists them")
     parser.add_argument("runs", nargs="*", metavar="RUNS", help="folders of runs")
     parser.add_argument("--list", action="store_true", help="a line for each figure")
     parser.add_argument("--output", help="the picture, such as alpha.png")
     parser.add_argument("--title", default="", help="over the figure")
     parser.add_argument(
-        "--classes", nargs="+", type=int, default=[0, 1, 2], help="of projection three, of information two (0 1 2)"
+        "--classes", nargs="+", type=int, default=[0, 1, 2], help="three for projection, two for information (0 1 2)"
     )
-    parser.add_argument("--names", nargs="+", help="of all classes, in order (their numbers)")
+    parser.add_argument("--names", nargs="+", help="names of all classes, in order (class 0, class 1, ...)")
     args = parser.parse_args(argv)
     if args.list:
         print(overview())
         return 0
     if args.name not in FIGURES:
-        told = did_you_mean(args.name or "", FIGURES)
-        raise ValueError(f"figure {args.name!r} is unknown{told}: hf-logitmix figure --list tells them.")
+        if args.name is None:
+            raise ValueError("no figure is named: hf-logitmix figure --list lists them.")
+        told = did_you_mean(args.name, FIGURES)
+        raise ValueError(f"figure {args.name!r} is unknown{told}: hf-logitmix figure --list lists them.")
     if not args.runs or not args.output:
         raise ValueError(f"figure {args.name} needs folders of runs and --output, such as --output {args.name}.png.")
     if len(args.classes) < 2:

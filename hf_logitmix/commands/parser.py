@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -42,6 +43,18 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(args, namespace)
         self.refuse(unknown)
         return found
+
+    def parse_with_rest(self, argv: Sequence[str] | None = None) -> tuple[Any, list[str]]:
+        """What this parser reads, and the options that it does not know, which are passed on.
+
+        What comes first must be the positional argument: behind an option that is not known here, its value would be
+        taken for it.
+        """
+        words = sys.argv[1:] if argv is None else list(argv)
+        first = next((action.dest for action in self._actions if not action.option_strings), "")
+        if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):
+            self.error(f"{first} comes before the options: {self.prog} {first.upper()} {words[0]} ...")
+        return self.parse_known_args(words)
 
     def refuse(self, unknown: Sequence[str]) -> None:
         """End with one sentence on the words that nothing reads, if there are any."""

@@ -20,10 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser("hf-logitmix report", description=__doc__)
     parser.add_argument("runs_dir", help="folder that holds the runs")
     parser.add_argument("--against", metavar="METHOD", default="vanilla", help="the baseline")
-    parser.add_argument("--output", help="of the page [report.html in the folder]")
+    parser.add_argument("--output", help="where to write the page [report.html in the folder]")
     options = parser.parse_args(argv)
     comparisons = compare(read_records(options.runs_dir), options.against)
     output = Path(options.output or Path(options.runs_dir) / "report.html")
     output.write_text(page(comparisons, f"Runs of {Path(options.runs_dir).resolve().name}"), encoding="utf-8")
-    print(f"{sum(len(of.rows) for of in comparisons)} methods and tasks are on {output}")
+    told = [f"{comparison.task} ({len(comparison.rows)} methods)" for comparison in comparisons]
+    print(f"Wrote {output}: {', '.join(told)}.")
     return 0

@@ -38,12 +38,14 @@ from hf_logitmix.hub.provenance import public_command
 from hf_logitmix.training.checkpoints import last_complete_checkpoint
 
 ARGUMENTS = "sweep.json"
+GOES_ON = "Stopped. The same command goes on."
 CONFIGS = Path(__file__).parents[1] / "configs"
 ENGINES: dict[str, Callable[[int], Engine]] = {"local": Local, "ray": Ray}
 Planned = tuple[Path, list[str]]  # the folder of a run, and its command line
 _PARTS: dict[str, Callable[[str], Any]] = {"tasks": str, "datasets": str, "texts": str, "methods": str, "seeds": int}
 # What a sweep may be over, and of each the command that its runs are.
 KINDS = {"tasks": "glue", "datasets": "images", "texts": "text"}
+_NOT_TRAINED = {"--output_dir", "--resume_from_checkpoint", "--disable_tqdm"}  # with which a run is the same
 _KEYS = {"output_dir", "methods", "seeds"}
 
 
@@ -69,7 +71,10 @@ def read_config(sweep: str | Path) -> dict[str, Any]:
         ValueError: for a missing or unknown key, or an empty list.
     """
     path = file_of(str(sweep))
-    config = yaml.safe_load(path.read_text())
+    try:
+        config = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}.") from error
     kinds = set(KINDS) & set(config) if isinstance(config, dict) else set()
     keys = _KEYS | kinds
     if len(kinds) != 1 or not keys <= set(config) <= keys | {"arguments"}:
@@ -80,6 +85,11 @@ def read_config(sweep: str | Path) -> dict[str, Any]:
     for key in keys - {"output_dir"}:
         if not isinstance(config[key], list) or not config[key]:
             raise ValueError(f"{path}: {key} must be a list with at least one entry.")
+        if strange := [entry for entry in config[key] if not isinstance(entry, int if key == "seeds" else str)]:
+            kind = "a whole number" if key == "seeds" else "text"
+            raise ValueError(f"{path}: {strange[0]!r} of {key} is not {kind}.")
+    if not isinstance(config.get("arguments") or {}, dict):
+        raise ValueError(f"{path}: arguments must be names with values, such as `num_train_epochs: 3`.")
     return config
 
 
@@ -106,7 +116,7 @@ def commands(config: dict[str, Any], extra: list[str]) -> list[Planned]:
         own = ["--method", *shlex.split(method)]  # behind what is shared, of which an option of its own takes the place
         if folder in dict(runs):
             raise ValueError(f"{kind}: two runs would share the folder {folder}: give them other names.")
-        runs.append((folder, [sys.executable, "-m", "hf_logitmix", KINDS[kind], *chosen, *fixed, *own, *extra]))
+        runs.append((folder, [sys.executable, "-m", "hf_logitmix", KINDS[kind], *chosen, *fixed, *extra, *own]))
     return runs
 
 
@@ -124,8 +134,8 @@ def _option_of(kind: str, data: str) -> str:
 
 
 def told(command: Sequence[str]) -> dict[str, list[str]]:
-    """The arguments of a run, without its folder."""
-    return {name: values for name, values in arguments_of(command).items() if name != "--output_dir"}
+    """The arguments of a run by which it is told from others."""
+    return {name: values for name, values in arguments_of(command).items() if name not in _NOT_TRAINED}
 
 
 def check_same(folder: Path, command: list[str]) -> None:
@@ -137,7 +147,8 @@ def check_same(folder: Path, command: list[str]) -> None:
     if not (folder / NAME).is_file() and last_complete_checkpoint(folder) is None:
         return
     if (folder / ARGUMENTS).is_file():
-        was, now = json.loads((folder / ARGUMENTS).read_text()), told(command)
+        kept = json.loads((folder / ARGUMENTS).read_text())
+        was, now = {name: values for name, values in kept.items() if name not in _NOT_TRAINED}, told(command)
     elif (folder / NAME).is_file() and (words := read_record(folder / NAME).words):  # one that was kept, without paths
         was, now = told(words), told(shlex.split(public_command("", command)))
     else:
@@ -188,7 +199,8 @@ def select(config: dict[str, Any], chosen: Mapping[str, Sequence[Any] | None]) -
             continue
         known = config.get(key, [])
         if strange := [entry for entry in entries if entry not in known]:
-            raise ValueError(f"--{key} {shlex.quote(str(strange[0]))}: the sweep has {', '.join(map(str, known))}.")
+            has = ", ".join(map(str, known)) or f"no {key}"
+            raise ValueError(f"--{key} {shlex.quote(str(strange[0]))}: the sweep has {has}.")
         found[key] = [entry for entry in known if entry in entries]
     return found
 
@@ -257,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
     for key, kind in _PARTS.items():
         parser.add_argument(f"--{key}", nargs="+", type=kind, help=f"only these {key} of the sweep")
     add_engine(parser)
-    known, extra = parser.parse_known_args(argv)
+    known, extra = parser.parse_with_rest(argv)
     engine = ENGINES[known.engine](known.jobs)
     config = select(read_config(known.config), {key: getattr(known, key) for key in _PARTS})
     runs = commands(config, extra)
@@ -269,7 +281,7 @@ def main(argv: list[str] | None = None) -> int:
     done = sum(is_done(folder) for folder, _ in runs)
     print(f"{done} of {len(runs)} runs are complete, in {config['output_dir']}.")
     if stopped:
-        print("Stopped. The same command goes on.")
+        print(GOES_ON)
         return 130
     if failed:
         print(f"Failed: {', '.join(folder.name for folder in failed)}")

@@ -116,14 +116,17 @@ def _published(run: dict[str, Any]) -> str:
 
 def cost_of(members: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
     """Time of a step of each run over that of the vanilla run with the same seed, where there is one."""
-    same = [key for key in _SAME if key not in ("method_name", "method", "settings")] + ["seed"]
+    same = [key for key in _SAME if key not in ("method_name", "method", "settings")] + ["seed", "device"]
 
     def name(run: dict[str, Any]) -> str:
         settings = {key: value for key, value in run.get("settings", {}).items() if key != "masks"}  # of mixing alone
         return str([*(run.get(key) for key in same), settings])
 
     speed = "train_steps_per_second"
-    vanilla = {name(run): run.get(speed) for run in runs if run["method_name"] == "vanilla"}
+    vanilla: dict[str, Any] = {}
+    for run in runs:
+        if run["method_name"] == "vanilla":
+            vanilla.setdefault(name(run), run.get(speed))  # the plain one comes before those with options
     pairs = [(vanilla.get(name(run)), run.get(speed)) for run in members]
     return [{"cost": other / own} if own and other else {} for other, own in pairs]
 
@@ -139,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser("hf-logitmix table", description=__doc__)
     parser.add_argument("runs_dir", help="folder that holds the runs")
     parser.add_argument("--against", metavar="METHOD", help="differences to this method, such as vanilla, with tests")
-    parser.add_argument("--format", choices=FORMATS, default="markdown", help="of the table")
+    parser.add_argument("--format", choices=FORMATS, default="markdown", help="how to write the table")
     options = parser.parse_args(argv)
     records = read_records(options.runs_dir)
     if options.against is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from hf_logitmix.calibration.rows import Floats
 from hf_logitmix.evidence.records import Record, labels_of
 from hf_logitmix.evidence.significance import LEVEL, holm, paired_t
 from hf_logitmix.glue.tasks import TASKS
+
+logger = logging.getLogger(__name__)
 
 _GROUP = ("task", "data", "model", "n_train", "n_eval")
 _CLIPPED_APART = 0.1  # shares of clipped steps that differ by more are told of
@@ -107,13 +110,22 @@ def compare(records: Sequence[Record], baseline: str = "vanilla") -> list[Compar
         baseline: a label, as `hf_logitmix.evidence.records.labels_of` makes them.
 
     Raises:
-        ValueError: for a task without the baseline, and for two runs of one method with one seed.
+        ValueError: if no task has the baseline (of one that has not, a warning tells), and for two runs of one method
+            with one seed.
     """
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for run in records:
         noise = run.values.get("settings", {}).get("label_noise")
         groups[(*(run.values.get(key) for key in _GROUP), noise)].append(run)
-    return [_compare(runs, baseline) for runs in groups.values()]
+    without = [runs for runs in groups.values() if baseline not in labels_of(runs)]
+    if len(without) < len(groups):
+        for runs in without:
+            logger.warning(
+                "%s: there is no %s, so nothing is told of %s.",
+                *(_title(runs[0].values), baseline, ", ".join(dict.fromkeys(labels_of(runs)))),
+            )
+        return [_compare(runs, baseline) for runs in groups.values() if runs not in without]
+    return [_compare(runs, baseline) for runs in without]
 
 
 def _compare(records: Sequence[Record], baseline: str) -> Comparison:
@@ -136,7 +148,7 @@ def _compare(records: Sequence[Record], baseline: str) -> Comparison:
     found = {label: _against(of_label[label], of_label[baseline], metrics, samples) for label in labels[1:]}
     for name in metrics:
         tested = [label for label in found if name in found[label] and found[label][name].p is not None]
-        for label, p in zip(tested, holm([found[label][name].p or 0.0 for label in tested]), strict=True):
+        for label, p in zip(tested, holm([found[label][name].p for label in tested]), strict=True):
             own = found[label][name]
             found[label][name] = replace(own, p=p)
     rows = []

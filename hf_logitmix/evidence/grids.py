@@ -56,7 +56,7 @@ def against_baseline(comparisons: Sequence[Comparison], metrics: Sequence[str] |
         comparisons: of one baseline.
         metrics: names of those that are wanted, in their order; None for all.
     """
-    head = ["task", "method", "metric", "value", "seeds", f"less {comparisons[0].baseline}", "p (Holm)", "counts"]
+    head = ["task", "method", "metric", "value", "seeds", f"minus {comparisons[0].baseline}", "p (Holm)", "counts"]
     rows = [
         [comparison.task, row.label, comparison.metrics[name], spread(row.values[name]), str(len(row.seeds)), *told]
         for comparison in comparisons

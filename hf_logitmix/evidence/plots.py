@@ -26,7 +26,10 @@ _BAR, _GAP, _WORSE, _LINE = "#3b6fb6", "#e07b6a", "#a8321e", "#9aa0aa"
 _COLORS = ("#3b6fb6", "#d9722e", "#3f8f4f", "#8a4fa8", "#a8321e", "#5f6670", "#b8922e", "#2e8f8f")
 _MARKERS = "osD^vPX*"
 # What a log holds besides the terms of a loss.
-_NO_TERMS = {"loss", "lam_mean", "grad_norm", "grad_clipped", "learning_rate", "epoch", "step"}
+_NO_TERMS = {
+    *("loss", "lam_mean", "grad_norm", "grad_clipped", "learning_rate", "epoch", "step"),
+    *("images_per_second", "num_input_tokens_seen"),
+}
 
 
 def color(number: int) -> str:

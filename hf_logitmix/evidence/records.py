@@ -73,11 +73,14 @@ class Record:
 def read_records(folder: str | Path) -> list[Record]:
     """Every record of a run below a folder, by task, method and seed, in the order of their tables.
 
+    Checkpoints are not looked into.
+
     Raises:
         FileNotFoundError: if there is none.
         ValueError: for a file that is no JSON, by its name.
     """
-    found = [(_read(path), path) for path in sorted(Path(folder).rglob("*.json"))]
+    paths = [path for path in sorted(Path(folder).rglob("*.json")) if not path.parent.name.startswith("checkpoint-")]
+    found = [(_read(path), path) for path in paths]
     records = [Record(run, path) for run, path in found if isinstance(run, dict) and set(run) >= _NEEDED]
     if not records:
         raise FileNotFoundError(f"{folder} holds no results: pass the folder that a sweep wrote to.")
@@ -125,7 +128,7 @@ def labels_of(records: Sequence[Record]) -> list[str]:
 
     Plain is the run of `BASELINE` with the shortest name, as a sweep names runs by method and options; without any,
     whatever most of the runs are told. So beside runs of vanilla with three epochs one with six is called
-    ``vanilla --num_train_epochs 6``.
+    ``vanilla --num_train_epochs 6``. A record that brings a ``label`` is called that.
     """
     given = [arguments_of(run.words) for run in records]
     told = [{name: " ".join(values) for name, values in own.items() if name not in _OF_EACH_RUN} for own in given]
@@ -137,6 +140,9 @@ def labels_of(records: Sequence[Record]) -> list[str]:
         usual = {name: Counter(own.get(name) for own in told).most_common(1)[0][0] for name in names}
     labels = []
     for run, own in zip(records, told, strict=True):
+        if "label" in run.values:
+            labels.append(run.values["label"])
+            continue
         differs = [f"{name} {own.get(name, 'left out')}".strip() for name in names if own.get(name) != usual[name]]
         labels.append(" ".join([run.method, *differs]))
     return labels

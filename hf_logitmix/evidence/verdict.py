@@ -24,7 +24,10 @@ def verdict(comparison: Comparison) -> list[str]:
     if not methods:
         return [f"{comparison.baseline} alone: there is nothing to compare it with."]
     if all(len(row.common) < 2 for row in methods):
-        return ["One seed of each: no difference can be told from the luck of a seed. Run at least three, better five."]
+        return [
+            f"Fewer than two seeds in common with {comparison.baseline}: no difference can be told from the luck of a "
+            "seed. Run at least three of each, better five."
+        ]
     return [*(f"{row.label}: {_of_row(comparison, row)}." for row in methods), "", *_what_to_take(comparison)]
 
 
@@ -32,7 +35,7 @@ def _of_row(comparison: Comparison, row: Row) -> str:
     own = next(iter(comparison.metrics))
     told = {own: comparison.metrics[own], **_TOLD}
     if len(row.common) < 2:
-        return f"{len(row.common)} seed in common with {comparison.baseline}, too few to tell"
+        return f"fewer than two seeds in common with {comparison.baseline}, too few to tell"
     shown = {name: row.against[name] for name in told if name in row.against}
     parts = [
         f"{'better' if of.is_better else 'worse'} {told[name]} ({difference(of)})"
@@ -86,11 +89,12 @@ def screen(comparison: Comparison) -> str:
     counts = sorted({len(row.records) for row in comparison.rows})
     seeds = " or ".join(map(str, counts))
     lines += [
-        f"Means over {seeds} seed{'s' if counts != [1] else ''}; in brackets less {comparison.baseline}, * where that "
-        f"counts: the {LEVEL:.0%} interval",
-        "leaves 0 out and the paired test over seeds agrees (Holm). Scaled: after cross-fitted temperature scaling.",
+        f"Means over {seeds} seed{'s' if counts != [1] else ''}; in brackets the difference from "
+        f"{comparison.baseline}, * where that counts: the",
+        f"{LEVEL:.0%} interval leaves 0 out and the paired test over seeds agrees (Holm). Scaled: after cross-fitted "
+        "temperature scaling.",
     ]
-    return "\n".join([*lines, *(f"Mind: {remark}" for remark in comparison.remarks), "", *verdict(comparison)])
+    return "\n".join([*lines, *(f"Note: {remark}" for remark in comparison.remarks), "", *verdict(comparison)])
 
 
 def _cell(row: Row, name: str, digits: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Every method on points of the plane, offline and in seconds: what each makes of three spirals.
+"""Every method on points of the plane, offline, in half a minute: what each makes of three spirals.
 
 hf-logitmix toy
 hf-logitmix toy --methods vanilla "mixup --alpha 0.2" "logitmix --weights 1 1 0" --output_dir runs/toy
@@ -24,6 +24,7 @@ from hf_logitmix.analysis.snapshots import FOLDER
 from hf_logitmix.commands.arguments import ArgumentsParser
 from hf_logitmix.commands.parser import Parser
 from hf_logitmix.criteria import CRITERIA, CrossEntropy
+from hf_logitmix.evidence.records import LOGITS, NAME, arguments_of
 from hf_logitmix.figures.surfaces import probability_surfaces
 from hf_logitmix.mixing import Linear, NoMixing, SpanMix
 from hf_logitmix.models import call, evaluating
@@ -74,8 +75,8 @@ def method_of(entry: str) -> Method:
     if name in METHODS and (reason := left_out(name)):
         raise ValueError(f"method {name} is {reason}, and these are points: leave it out.")
     (args,) = ArgumentsParser((MixTrainingArguments,), "hf-logitmix toy", None).parse(["--method", name, *words])
-    asked = [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")]
-    if foreign := [word for word in asked if word not in METHOD_OPTIONS]:
+    asked = [name.removeprefix("--") for name in arguments_of(words)]
+    if foreign := [name for name in asked if name not in METHOD_OPTIONS]:
         raise ValueError(f"{entry}: --{foreign[0]} is no option of a method; how the toy trains is fixed.")
     return get_method(name, **args.method_options())
 
@@ -93,9 +94,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     parser = Parser("hf-logitmix toy", description=__doc__)
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="as in a sweep (all that make sense here)")
-    parser.add_argument("--output_dir", default=DEFAULT_OUTPUT, help="of toy.png and the records (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random (%(default)s)")
-    parser.add_argument("--steps", type=int, default=Settings.steps, help="of the training (%(default)s)")
+    parser.add_argument("--output_dir", default=DEFAULT_OUTPUT, help="folder of toy.png and the records (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (%(default)s)")
+    parser.add_argument("--steps", type=int, default=Settings.steps, help="steps of training (%(default)s)")
     parser.add_argument("--snapshots", action="store_true", help="keep what figures over training are drawn from")
     parser.add_argument("--bottleneck", action="store_true", help="two units before the classifier (LaMix, figure 8)")
     args = parser.parse_args(argv)
@@ -111,16 +112,20 @@ def main(argv: list[str] | None = None) -> int:
     points = spirals(settings.counts, settings.noise, args.seed)
     held_out = spirals((settings.held_out * shares).astype(int).tolist(), settings.noise, args.seed + 1)
     results: dict[str, Result] = {}
+    own = shlex.join(["--seed", str(args.seed), "--steps", str(args.steps), *(["--bottleneck"] * args.bottleneck)])
     for entry, method in methods.items():
         if isinstance(method.objective, Distillation) and method.objective.teacher is None:
             teacher = results.get("vanilla") or train(METHODS["vanilla"], points, held_out, settings, args.seed)
             method = method.with_options(teacher=teacher.model)
         folder = folders[entry]
         kept = folder / FOLDER if args.snapshots else None
+        for older in (folder / FOLDER).glob("step-*.npz"):
+            older.unlink()
         found = results[entry] = train(method, points, held_out, settings, args.seed, kept)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "all_results.json").write_text(json.dumps(found.record, indent=2) + "\n")
-        np.savez(folder / "eval_logits.npz", logits=found.logits, labels=held_out.labels.numpy())
+        np.savez(folder / LOGITS, logits=found.logits, labels=held_out.labels.numpy())
+        told = {**found.record, "label": entry, "command": f"hf-logitmix toy --methods {shlex.quote(entry)} {own}"}
+        (folder / NAME).write_text(json.dumps(told, indent=2) + "\n")
     titles = {entry: ", ".join(entry.removeprefix("vanilla --").split(" --")) for entry in results}
     panels = {titles[entry]: (surface(found.model), _told(found.record)) for entry, found in results.items()}
     picture = output / "toy.png"

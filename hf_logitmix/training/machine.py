@@ -13,8 +13,10 @@ except ImportError:  # Windows
 
 
 def device_name(device: torch.device) -> str:
-    """Of a GPU its name; of a CPU the number of threads."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    """Of a GPU its name, of a CPU the number of threads, of anything else what torch calls its kind."""
+    if device.type == "cpu":
+        return f"cpu, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def peak_memory(device: torch.device) -> float | None:

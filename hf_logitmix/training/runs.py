@@ -231,14 +231,12 @@ class Run:
         results, trained = self.results, "train_loss" in self.results
         results["peak_memory_mib"] = peak_memory(self._args.device)
         if self.trainer.is_world_process_zero():
-            written = json.dumps(_finite(results), indent=2, allow_nan=False)
-            (self.output / "all_results.json").write_text(written + "\n")
             if trained:
-                history = json.dumps([_finite(entry) for entry in self.trainer.state.log_history], allow_nan=False)
-                (self.output / "log_history.json").write_text(history + "\n")
+                _write(self.output / "log_history.json", self.trainer.state.log_history)
                 card = card_of(self)
                 card.save(self.output / "README.md")
                 write_eval_results(card, self.output)
+            _write(self.output / "all_results.json", results, indent=2)  # by which a run is known to be complete
         if self._args.push_to_hub and trained:
             self._push()
         return results
@@ -268,9 +266,20 @@ class Run:
             self.results[name] = matrix.tolist()
 
 
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+def _write(path: Path, values: Any, **options: Any) -> None:
+    """Write JSON so that the file is never there in part."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(_finite(values), allow_nan=False, **options) + "\n")
+    part.replace(path)
+
+
+def _finite(value: Any) -> Any:
     """The same with None for numbers that JSON has not."""
-    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def calibration(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

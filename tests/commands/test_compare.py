@@ -34,11 +34,17 @@ def test_the_data_is_of_the_command_that_takes_the_model(data, extra, kind):
     assert compare.planned(data, ["mixup"], 2, "out", extra)[kind] == [data]
 
 
+def test_a_task_is_known_by_the_name_of_its_folder_too():
+    assert compare.planned("SST-2", ["mixup"], 2, "out", MODEL)["tasks"] == ["sst2"]
+
+
 @pytest.mark.parametrize(
     ("methods", "extra", "expected"),
     [
         (["mixup"], [], ["vanilla", "mixup"]),
         (["logitmix"], [], ["vanilla", "vanilla --num_train_epochs 6", "logitmix"]),
+        (["logitmix"], ["--max_steps", "500000"], ["vanilla", "vanilla --max_steps 1000000", "logitmix"]),
+        (["logitmix"], ["--num_train_epochs", "0.25"], ["vanilla", "vanilla --num_train_epochs 0.5", "logitmix"]),
         (["logitmix --level pooled"], ["--num_train_epochs", "1.5"], ["vanilla", "vanilla --num_train_epochs 3"]),
         (["vanilla", "regmixup"], ["--max_steps=40"], ["vanilla", "vanilla --max_steps 80", "regmixup"]),
         (["regmixup"], ["--max-steps", "40"], ["vanilla", "vanilla --max_steps 80", "regmixup"]),
@@ -60,6 +66,9 @@ def test_vanilla_is_there_and_twice_as_long_where_a_method_costs_more(methods, e
         (["sst2", *MODEL, "--seeds", "0"], "seeds=0: pass at least 1"),
         (["sst2", *MODEL, "--budget", "2 hours"], "budget='2 hours': pass a time such as 45m"),
         (["sst2", *MODEL, "--budget", "0h"], "budget='0h': pass a time"),
+        (["sst2", *MODEL, "--methods", " "], "--methods has an empty name"),
+        (["sst2", *MODEL, "--methods", "logitmix", "--max_steps"], "--max_steps : pass one number"),
+        ([__file__, *MODEL], "there is nothing to compare on but .*test_compare.py.*--val_split"),
         (["sst2", "cola", *MODEL], "cola: data is one name"),
         (["sst2", *MODEL, "--seed", "3"], "arguments: --seed is what the sweep sets for each run: leave it out"),
         (["sst2", *MODEL, "--method", "mixup"], "arguments: --method is what the sweep sets"),

@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+from hf_logitmix.commands import engines
 from hf_logitmix.commands.engines import Job, Local, Ray
 
 # Ends when a file of the other's name is there too: two that wait for one another must run at the same time.
@@ -133,6 +134,12 @@ def test_fewer_than_one_at_a_time_is_refused():
     for engine in (Local, Ray):
         with pytest.raises(ValueError, match=r"^jobs=0: pass at least 1\.$"):
             engine(0)
+
+
+def test_ray_that_is_not_installed_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'^engine=ray needs Ray: pip install "hf_logitmix\[ray\]"\.$'):
+        Ray(2)
 
 
 @pytest.mark.slow

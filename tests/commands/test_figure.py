@@ -74,6 +74,11 @@ def test_projection_shows_three_classes_and_their_templates(runs):
     np.testing.assert_allclose(panel.collections[3].get_offsets(), stars)
 
 
+def test_information_of_a_class_that_there_is_not_is_refused(runs):
+    with pytest.raises(ValueError, match=r"^classes=\[1, 3\]: the classes of .*vanilla.* are 0 to 2\.$"):
+        drawn("information", [runs / "spirals-vanilla-0"], classes=[1, 3])
+
+
 def test_information_is_of_two_classes_at_each_snapshot(runs):
     (panel,) = drawn("information", [runs / "spirals-vanilla-0"], classes=[0, 2]).axes
     shots = read_snapshots(runs / "spirals-vanilla-0")

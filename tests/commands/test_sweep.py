@@ -32,6 +32,25 @@ def test_a_sweep_needs_its_keys_and_lists(tmp_path, changes, says):
         sweep.read_config(config(tmp_path, **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"methods": ["vanilla", 3]}, "3 of methods is not text"),
+        ({"seeds": [1, "two"]}, "'two' of seeds is not a whole number"),
+        ({"arguments": ["num_train_epochs"]}, "arguments must be names with values"),
+    ],
+)
+def test_entries_of_another_kind_are_named(tmp_path, changes, says):
+    with pytest.raises(ValueError, match=rf"sweep\.yaml: {says}"):
+        sweep.read_config(config(tmp_path, **changes))
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("tasks: [cola\nseeds: 1]")
+    with pytest.raises(ValueError, match=r"sweep\.yaml is no YAML: .*line 2"):
+        sweep.read_config(tmp_path / "sweep.yaml")
+
+
 def parsed(command):
     """Options of a command line, each with its values as one text."""
     parts = (part.split() for part in " ".join(command[4:]).split("--")[1:])
@@ -71,7 +90,8 @@ def test_a_sweep_that_is_not_there_is_an_error_that_lists_the_packaged_ones():
 
 def test_a_method_may_have_options_of_its_own(tmp_path):
     changes = {"tasks": ["cola"], "methods": ["logitmix", "logitmix --level hidden:2"], "seeds": [1]}
-    runs = sweep.commands(sweep.read_config(config(tmp_path, **changes, arguments={"level": "pooled"})), [])
+    known = sweep.read_config(config(tmp_path, **changes, arguments={"level": "embedding"}))
+    runs = sweep.commands(known, ["--level", "pooled"])  # for every run that has none of its own
     assert [folder.name for folder, _ in runs] == ["cola-logitmix-1", "cola-logitmix-level-hidden-2-1"]
     assert [sweep.arguments_of(command)["--level"] for _, command in runs] == [["pooled"], ["hidden:2"]]
 
@@ -99,13 +119,19 @@ def test_a_sweep_over_texts_trains_on_files_and_on_named_datasets(tmp_path):
     ]
 
 
+def test_an_option_before_the_sweep_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["--num_train_epochs", "1", "text_study"])
+    assert "config comes before the options: hf-logitmix sweep CONFIG --num_train_epochs ..." in capsys.readouterr().err
+
+
 def test_a_part_of_a_sweep_is_chosen(tmp_path, monkeypatch):
     called = pretend(monkeypatch)
     assert sweep.main([str(config(tmp_path)), "--tasks", "rte", "--methods", "mixup", "--seeds", "2", "1"]) == 0
     assert [name for name, _ in called] == ["rte-mixup-1", "rte-mixup-2"]
     with pytest.raises(ValueError, match=r"^--seeds 7: the sweep has 1, 2\.$"):
         sweep.main([str(config(tmp_path)), "--seeds", "7"])
-    with pytest.raises(ValueError, match=r"^--datasets mnist: the sweep has \.$"):
+    with pytest.raises(ValueError, match=r"^--datasets mnist: the sweep has no datasets\.$"):
         sweep.main([str(config(tmp_path)), "--datasets", "mnist"])
 
 
@@ -186,7 +212,8 @@ def test_a_sweep_refuses_a_run_that_it_knows_nothing_of(tmp_path, monkeypatch):
         sweep.main([str(config(tmp_path))])
 
 
-def test_runs_that_were_kept_are_not_run_again_on_another_machine(tmp_path, monkeypatch):
+@pytest.mark.parametrize("besides", ["", "--disable_tqdm True --resume_from_checkpoint last"])
+def test_runs_that_were_kept_are_not_run_again_on_another_machine(tmp_path, monkeypatch, besides):
     """Of a kept run there is the record alone, whose command has the last parts of paths."""
     called = pretend(monkeypatch)
     for name in ("here", "there"):
@@ -196,7 +223,7 @@ def test_runs_that_were_kept_are_not_run_again_on_another_machine(tmp_path, monk
     command = "hf-logitmix glue --task_name cola --seed 1 --output_dir cola-mixup-1 --learning_rate 5e-5 --method mixup"
     folder = tmp_path / "runs" / "cola-mixup-1"
     folder.mkdir(parents=True)
-    (folder / "all_results.json").write_text(json.dumps({"command": f"{command} --glue_dir glue"}))
+    (folder / "all_results.json").write_text(json.dumps({"command": f"{command} --glue_dir glue {besides}"}))
     assert sweep.main([*start, str(tmp_path / "there" / "glue")]) == 0
     assert called == []
     with pytest.raises(ValueError, match=r"arguments \(--lr_scheduler_type was left out and is cosine\)"):

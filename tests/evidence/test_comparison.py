@@ -104,7 +104,8 @@ def test_one_seed_tells_nothing(tmp_path):
     (found,) = compare(read_records(tmp_path))
     assert not any(of.counts for of in found.rows[1].against.values())
     assert verdict(found) == [
-        "One seed of each: no difference can be told from the luck of a seed. Run at least three, better five."
+        "Fewer than two seeds in common with vanilla: no difference can be told from the luck of a seed. Run at least "
+        "three of each, better five."
     ]
 
 
@@ -170,6 +171,24 @@ def test_what_cannot_be_compared_is_refused(tmp_path, lacks):
     else:
         with pytest.raises(ValueError, match=r"there is no lamix, only vanilla, mixup: name one of them"):
             compare(read_records(tmp_path), "lamix")
+
+
+def test_a_task_without_the_baseline_is_told_of_beside_one_that_has_it(tmp_path, caplog):
+    for seed in (1, 2):
+        for method in ("vanilla", "mixup"):
+            write(tmp_path, method, seed)
+        write(tmp_path, "mixup --max_train_samples 500", seed, n_train=500)
+    (found,) = compare(read_records(tmp_path))
+    assert [row.label for row in found.rows] == ["vanilla", "mixup"]
+    assert "500 training" in caplog.text
+    assert "there is no vanilla, so nothing is told of mixup" in caplog.text
+
+
+def test_checkpoints_of_a_run_hold_no_records(tmp_path):
+    write(tmp_path, "vanilla", 1)
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text('{"torn')
+    assert [run.method for run in read_records(tmp_path)] == ["vanilla"]
 
 
 def test_labels_of_several_classes_are_compared_over_seeds(tmp_path):

@@ -20,6 +20,11 @@ def test_a_loss_of_one_term_is_that_term():
     assert terms_of([[{"loss": 3.0, "step": 1, "epoch": 0.1}]]) == {"loss": ([1], [3.0])}
 
 
+def test_speeds_are_no_terms():
+    of_images = [{"loss": 3.0, "images_per_second": 900.0, "num_input_tokens_seen": 10, "step": 1, "epoch": 0.1}]
+    assert terms_of([of_images]) == {"loss": ([1], [3.0])}
+
+
 def test_the_curves_that_are_drawn_are_these():
     figure = learning_curves({"logitmix": [HISTORY], "vanilla": [[{"loss": 1.0, "step": 5}]]})
     lines = {line.get_label(): list(line.get_ydata()) for axes in figure.axes for line in axes.lines}

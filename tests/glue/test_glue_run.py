@@ -103,9 +103,11 @@ def test_help_names_the_arguments(as_process, capfd):
 
 def test_sample_limits_reach_the_run(start, tmp_path):
     short = ["--max_steps", "2", "--max_train_samples", "9", "--max_eval_samples", "7", "--method", "mixup"]
+    short += ["--max_grad_norm", "inf"]  # which JSON has not
     assert run_glue.main([*start, *short, "--output_dir", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "all_results.json").read_text())
     assert (found["n_train"], found["n_eval"], found["method_name"], found["seed"]) == (9, 7, "mixup", 3)
+    assert found["settings"]["max_grad_norm"] is None
     assert np.load(tmp_path / "eval_logits.npz")["labels"].tolist() == [0, 1, 0, 1, 0, 1, 0]
     (result,) = checked_metadata(tmp_path / "README.md")["model-index"][0]["results"]
     told = {
