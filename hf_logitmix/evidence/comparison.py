@@ -147,18 +147,18 @@ def _compare(records: Sequence[Record], baseline: str) -> Comparison:
     labels = sorted(of_label, key=lambda label: label != baseline)
     found = {label: _against(of_label[label], of_label[baseline], metrics, samples) for label in labels[1:]}
     for name in metrics:
-        tested = [label for label in found if name in found[label] and found[label][name].p is not None]
-        for label, p in zip(tested, holm([found[label][name].p for label in tested]), strict=True):
-            own = found[label][name]
-            found[label][name] = replace(own, p=p)
+        tested = {label: of[name].p for label, of in found.items() if name in of}
+        known = {label: p for label, p in tested.items() if p is not None}
+        for label, p in zip(known, holm(list(known.values())), strict=True):
+            found[label][name] = replace(found[label][name], p=p)
     rows = []
     for label in labels:
         runs = of_label[label]
         common = tuple(seed for seed in runs if seed in of_label[baseline])
         values = {name: _values(list(runs.values()), f"eval_{name}") for name in metrics}
-        known = {name: of for name, of in values.items() if of is not None}
+        complete = {name: of for name, of in values.items() if of is not None}
         time = _time(runs, of_label[baseline], common)
-        rows.append(Row(label, tuple(runs.values()), known, found.get(label, {}), common, time))
+        rows.append(Row(label, tuple(runs.values()), complete, found.get(label, {}), common, time))
     return Comparison(title, records[0].values["task"], metrics, baseline, tuple(rows), tuple(_remarks(rows, metrics)))
 
 
