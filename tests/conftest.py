@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["COLUMNS"] = "110"  # of the terminal that helps are laid out for
 
 import pytest
 

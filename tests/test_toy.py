@@ -62,6 +62,7 @@ def test_training_is_a_loop_of_torch_alone(entry, smoothing):
     assert found.record["eval_nll"] == pytest.approx(float(F.cross_entropy(by_hand, held_out.labels)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_report_calls_runs_as_they_were_asked_for(tmp_path, capsys):
     words = ["--methods", "vanilla", "vanilla --criterion squared", "mixup --label-lam 0.5", "--steps", "2"]
     assert toy.main([*words, "--output_dir", str(tmp_path)]) == 0

@@ -113,6 +113,7 @@ def test_every_combination_trains_or_is_refused(mixing, objective, kind):
     assert {name: how for name, (_, how) in found.items() if how not in ("trains", "refused")} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "part"), each(*CHOICES))
 def test_every_part_trains_in_some_combination(kind, part):
     """A part that is refused in all of them would pass the test above."""

@@ -4,13 +4,12 @@ import json
 import subprocess
 import sys
 
-import huggingface_hub
 import numpy as np
 import pytest
 from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, set_seed
 
-from helpers.loopback_hub import USER, LoopbackHub
+from helpers.loopback_hub import USER
 from helpers.training import arguments
 from hf_logitmix import MixTrainer, fold_temperature
 from hf_logitmix.glue.demo import train_tokenizer
@@ -66,16 +65,6 @@ def ece(p, labels, n_bins=10):
             right = np.mean([int(np.argmax(p[i]) == labels[i]) for i in inside])
             total += len(inside) / len(p) * abs(right - np.mean([max(p[i]) for i in inside]))
     return total
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with LoopbackHub() as running:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", running.url)
-        yield running
 
 
 def served(way, hub, folder, texts):

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel, Trainer
 from helpers.data import examples
 from helpers.image_runs import argv as image_argv
 from helpers.image_runs import write_pictures
-from helpers.loopback_hub import USER, LoopbackHub
+from helpers.loopback_hub import USER
 from helpers.models import tiny_bert, tiny_vit
 from helpers.training import arguments
 from hf_logitmix import MixTrainer, MixTrainerMixin
@@ -29,17 +29,6 @@ from hf_logitmix.vision.trainer import ImageMixTrainer
 TOKEN = "hf_aTokenThatNobodyElseMaySee0123456"
 HOME = "home-of-someone"  # a folder above all that is written here
 STRATEGIES = ["end", "every_save", "checkpoint", "all_checkpoints"]
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with LoopbackHub() as running:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # whose server is another one
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", running.url)
-        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)
-        yield running
 
 
 def is_pickle(content: bytes) -> bool:

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 
 from helpers.cards import checked_metadata
 from helpers.data import batch_of, examples
-from helpers.loopback_hub import USER, LoopbackHub
+from helpers.loopback_hub import USER
 from helpers.models import tiny_bert
 from helpers.pages import SENTENCES, save_checkpoint
 from helpers.training import arguments
@@ -360,18 +360,14 @@ def test_an_adapter_is_loaded_with_peft(tmp_path):
     assert "library_name: peft" in text
 
 
-def test_what_is_pushed_has_the_card_the_picture_and_the_results(monkeypatch, tmp_path):
+def test_what_is_pushed_has_the_card_the_picture_and_the_results(hub, tmp_path):
     trainer = trainer_of(
         tmp_path, evaluation=table(20, "validation", seed=5, **ON_HUB), hub_token="hf_secretToken0123456789"
     )
     trainer.train()
     trainer.evaluate()
-    with LoopbackHub() as hub:
-        for name, value in (("ENDPOINT", hub.url), ("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True)):
-            monkeypatch.setattr(huggingface_hub.constants, name, value)
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
-        trainer.push_to_hub()
-        files = hub.repos[f"{USER}/out"]
+    trainer.push_to_hub()
+    files = hub.repos[f"{USER}/out"]
     assert {"README.md", "reliability.png", ".eval_results/hf_logitmix.yaml"} < set(files)
     for name, content in files.items():
         assert HOME.encode() not in content, name
