@@ -3,7 +3,8 @@
     python scripts/write_results.py           # writes
     python scripts/write_results.py --check   # exits with 1 where a table is not as it would be written
 
-A table stands between `<!-- comparison STUDY TASK: METRIC ... -->` and `<!-- end of comparison -->`, a screen between
+A table stands between `<!-- comparison STUDY TASK: METRIC ... -->` and `<!-- end of comparison -->`; with names in
+quotes before the colon it is of these methods alone, against the first of them and not vanilla. A screen stands between
 `<!-- screen STUDY TASK -->` and `<!-- end of screen -->`. A page that names docs/images/STUDY__TASK.png has that drawn.
 """
 
@@ -24,15 +25,17 @@ from hf_logitmix.evidence.verdict import screen
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, DOCS = ROOT / "glue_runs" / "results", ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-_TABLE = re.compile(r"(<!-- comparison (\S+) (\S+): ([\w ]+) -->\n).*?(<!-- end of comparison -->)", re.DOTALL)
+_TABLE = re.compile(
+    r'(<!-- comparison (\S+) (\S+)((?: "[^"]+")*): ([\w ]+) -->\n).*?(<!-- end of comparison -->)', re.DOTALL
+)
 _SCREEN = re.compile(r"(<!-- screen (\S+) (\S+) -->\n).*?(<!-- end of screen -->)", re.DOTALL)
 
 
 @cache
-def comparison_of(study: str, task: str) -> Comparison:
-    """One task of a study, against vanilla."""
+def comparison_of(study: str, task: str, methods: tuple[str, ...] = ()) -> Comparison:
+    """One task of a study, against vanilla; or some of its methods, against the first of them."""
     runs = [run for run in read_records(RESULTS / study) if run.values["task"] == task]
-    (found,) = compare(runs)
+    (found,) = compare(runs, methods[0], only=methods[1:]) if methods else compare(runs)
     return found
 
 
@@ -40,8 +43,8 @@ def written(page: str) -> str:
     """A page with what it shows of the records."""
 
     def table(found: re.Match[str]) -> str:
-        start, study, task, metrics, end = found.groups()
-        comparison = comparison_of(study, task)
+        start, study, task, methods, metrics, end = found.groups()
+        comparison = comparison_of(study, task, tuple(re.findall(r'"([^"]+)"', methods)))
         made = f"{comparison.title}.\n\n{markdown(side_by_side(comparison, metrics.split()))}"
         return f"{start}{made}\n{end}"
 

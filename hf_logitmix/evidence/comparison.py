@@ -97,7 +97,7 @@ class Comparison:
     remarks: tuple[str, ...]
 
 
-def compare(records: Sequence[Record], baseline: str = "vanilla") -> list[Comparison]:
+def compare(records: Sequence[Record], baseline: str = "vanilla", only: Sequence[str] = ()) -> list[Comparison]:
     r"""Hold every method against a baseline, on each task for itself.
 
     A difference is of the means over the seeds that both have. Its interval is of the bootstrap over seeds and examples
@@ -108,6 +108,7 @@ def compare(records: Sequence[Record], baseline: str = "vanilla") -> list[Compar
     Args:
         records: of one or more tasks.
         baseline: a label, as `hf_logitmix.evidence.records.labels_of` makes them.
+        only: labels of those that are held against it, for which p-values are corrected; none stands for all.
 
     Raises:
         ValueError: if no task has the baseline (of one that has not, a warning tells), and for two runs of one method
@@ -124,11 +125,11 @@ def compare(records: Sequence[Record], baseline: str = "vanilla") -> list[Compar
                 "%s: there is no %s, so nothing is told of %s.",
                 *(_title(runs[0].values), baseline, ", ".join(dict.fromkeys(labels_of(runs)))),
             )
-        return [_compare(runs, baseline) for runs in groups.values() if runs not in without]
-    return [_compare(runs, baseline) for runs in without]
+        return [_compare(runs, baseline, only) for runs in groups.values() if runs not in without]
+    return [_compare(runs, baseline, only) for runs in without]
 
 
-def _compare(records: Sequence[Record], baseline: str) -> Comparison:
+def _compare(records: Sequence[Record], baseline: str, only: Sequence[str]) -> Comparison:
     of_label: dict[str, dict[int, Record]] = defaultdict(dict)
     for run, label in zip(records, labels_of(records), strict=True):
         if run.seed in of_label[label]:
@@ -142,6 +143,10 @@ def _compare(records: Sequence[Record], baseline: str) -> Comparison:
     title = _title(records[0].values)
     if baseline not in of_label:
         raise ValueError(f"{title}: there is no {baseline}, only {', '.join(of_label)}: name one of them as baseline.")
+    if strange := [label for label in only if label not in of_label]:
+        raise ValueError(f"{title}: there is no {strange[0]}, only {', '.join(of_label)}: name some of them.")
+    of_label = {label: runs for label, runs in of_label.items() if not only or label in (baseline, *only)}
+    records = [run for runs in of_label.values() for run in runs.values()]
     metrics = metrics_of(records)
     samples = {run.path: _sampled(run) for run in records}
     labels = sorted(of_label, key=lambda label: label != baseline)

@@ -85,6 +85,15 @@ def test_p_values_are_corrected_over_the_methods_of_a_task(found):
     assert [row.against["nll"].p for row in others] == pytest.approx(holm(raw))
 
 
+def test_p_values_are_corrected_over_those_that_are_asked_for(folder):
+    (found,) = compare(read_records(folder), "mixup", only=["label_smoothing"])
+    base, row = found.rows
+    assert (base.label, row.label) == ("mixup", "label_smoothing")
+    assert row.against["nll"].p == pytest.approx(ttest_rel(row.values["nll"], base.values["nll"]).pvalue)
+    with pytest.raises(ValueError, match=r"there is no lamix, only .*: name some of them"):
+        compare(read_records(folder), "mixup", only=["lamix"])
+
+
 def test_without_logits_intervals_are_those_over_seeds(tmp_path):
     for seed in (1, 2, 3):
         write(tmp_path, "vanilla", seed, sharpness=4.0, logits=False)
