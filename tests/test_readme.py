@@ -25,7 +25,7 @@ SCRIPT, *OTHER_BLOCKS = blocks_of(README, "python")
 def test_it_is_short():
     """Without the table of methods, which has a line for each."""
     lines = README.splitlines()
-    assert len(lines) - (lines.index("<!-- end of methods -->") - lines.index("<!-- methods -->")) <= 135
+    assert len(lines) - (lines.index("<!-- end of methods -->") - lines.index("<!-- methods -->")) <= 140
 
 
 @pytest.mark.slow
