@@ -4,8 +4,8 @@
     python scripts/write_results.py --check   # exits with 1 where a table is not as it would be written
 
 A table stands between `<!-- comparison STUDY TASK: METRIC ... -->` and `<!-- end of comparison -->`; with names in
-quotes before the colon it is of these methods alone, against the first of them and not vanilla. A screen stands between
-`<!-- screen STUDY TASK -->` and `<!-- end of screen -->`. A page that names docs/images/STUDY__TASK.png has that drawn.
+quotes behind TASK it is of these methods alone, against the first of them and not vanilla. A screen stands between
+`<!-- screen STUDY TASK -->`, with names alike, and `<!-- end of screen -->`. A page that names docs/images/STUDY__TASK.png has that drawn.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 _TABLE = re.compile(
     r'(<!-- comparison (\S+) (\S+)((?: "[^"]+")*): ([\w ]+) -->\n).*?(<!-- end of comparison -->)', re.DOTALL
 )
-_SCREEN = re.compile(r"(<!-- screen (\S+) (\S+) -->\n).*?(<!-- end of screen -->)", re.DOTALL)
+_SCREEN = re.compile(r'(<!-- screen (\S+) (\S+)((?: "[^"]+")*) -->\n).*?(<!-- end of screen -->)', re.DOTALL)
 
 
 @cache
@@ -44,15 +44,19 @@ def written(page: str) -> str:
 
     def table(found: re.Match[str]) -> str:
         start, study, task, methods, metrics, end = found.groups()
-        comparison = comparison_of(study, task, tuple(re.findall(r'"([^"]+)"', methods)))
+        comparison = comparison_of(study, task, _quoted(methods))
         made = f"{comparison.title}.\n\n{markdown(side_by_side(comparison, metrics.split()))}"
         return f"{start}{made}\n{end}"
 
     def on_screen(found: re.Match[str]) -> str:
-        start, study, task, end = found.groups()
-        return f"{start}```text\n{screen(comparison_of(study, task))}\n```\n{end}"
+        start, study, task, methods, end = found.groups()
+        return f"{start}```text\n{screen(comparison_of(study, task, _quoted(methods)))}\n```\n{end}"
 
     return _SCREEN.sub(on_screen, _TABLE.sub(table, page))
+
+
+def _quoted(names: str) -> tuple[str, ...]:
+    return tuple(re.findall(r'"([^"]+)"', names))
 
 
 def main() -> int:
