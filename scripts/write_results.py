@@ -5,7 +5,8 @@
 
 A table stands between `<!-- comparison STUDY TASK: METRIC ... -->` and `<!-- end of comparison -->`; with names in
 quotes behind TASK it is of these methods alone, against the first of them and not vanilla. A screen stands between
-`<!-- screen STUDY TASK -->`, with names alike, and `<!-- end of screen -->`. A page that names docs/images/STUDY__TASK.png has that drawn.
+`<!-- screen STUDY TASK -->`, with names alike, and `<!-- end of screen -->`. A page that names
+docs/images/STUDY__TASK.png has that drawn.
 """
 
 from __future__ import annotations
