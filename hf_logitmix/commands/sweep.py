@@ -5,8 +5,8 @@
 A sweep is a file, or the name of one that comes with the package. It has `output_dir`, `tasks`, `methods`, `seeds` and
 `arguments` of hf-logitmix glue; with `datasets` in place of `tasks` the runs are those of hf-logitmix images, with
 `texts` (training files, or names of datasets) those of hf-logitmix text. A method may have options of its own, as on
-the command line: `logitmix --level hidden:2`. Arguments after the sweep are added to every run; `--tasks`, `--methods`
-and `--seeds` choose a part of it.
+the command line: `logitmix --level hidden:2`. Arguments after the sweep are added to every run, but for a method that
+has its own; `--tasks`, `--methods` and `--seeds` choose a part of it.
 
 What a run prints is in logs/ beside its folder. A run that was cut off goes on from its last checkpoint; of one that
 fails the end of its log is shown, the others go on, and the exit status is 1. A folder whose run was started with other

@@ -9,19 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from hf_logitmix.calibration.differences import Difference, difference_of_samples, sampled
 from hf_logitmix.calibration.registry import columns, metric_of
 from hf_logitmix.calibration.rows import Floats
-from hf_logitmix.evidence.records import Record, labels_of
+from hf_logitmix.evidence.fairness import GROUP, check_one_experiment, check_same_examples, remarks_on
+from hf_logitmix.evidence.records import Record, labels_of, values_of
 from hf_logitmix.evidence.significance import LEVEL, holm, paired_t
 from hf_logitmix.glue.tasks import TASKS
 
 logger = logging.getLogger(__name__)
-
-_GROUP = ("task", "data", "model", "n_train", "n_eval")
-_CLIPPED_APART = 0.1  # shares of clipped steps that differ by more are told of
 
 
 @dataclass(frozen=True)
@@ -117,21 +113,21 @@ def compare(records: Sequence[Record], baseline: str = "vanilla", only: Sequence
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for run in records:
         noise = run.values.get("settings", {}).get("label_noise")
-        groups[(*(run.values.get(key) for key in _GROUP), noise)].append(run)
-    without = [runs for runs in groups.values() if baseline not in labels_of(runs)]
-    if len(without) < len(groups):
-        for runs in without:
+        groups[(*(run.values.get(key) for key in GROUP), noise)].append(run)
+    named = [(runs, labels_of(runs)) for runs in groups.values()]
+    compared = [(runs, labels) for runs, labels in named if baseline in labels] or named  # which says what there is
+    for runs, labels in named:
+        if (runs, labels) not in compared:
             logger.warning(
                 "%s: there is no %s, so nothing is told of %s.",
-                *(_title(runs[0].values), baseline, ", ".join(dict.fromkeys(labels_of(runs)))),
+                *(_title(runs[0].values), baseline, ", ".join(dict.fromkeys(labels))),
             )
-        return [_compare(runs, baseline, only) for runs in groups.values() if runs not in without]
-    return [_compare(runs, baseline, only) for runs in without]
+    return [_compare(runs, labels, baseline, only) for runs, labels in compared]
 
 
-def _compare(records: Sequence[Record], baseline: str, only: Sequence[str]) -> Comparison:
+def _compare(records: Sequence[Record], labels: Sequence[str], baseline: str, only: Sequence[str]) -> Comparison:
     of_label: dict[str, dict[int, Record]] = defaultdict(dict)
-    for run, label in zip(records, labels_of(records), strict=True):
+    for run, label in zip(records, labels, strict=True):
         if run.seed in of_label[label]:
             raise ValueError(
                 f"{of_label[label][run.seed].path} and {run.path} are both runs of {label} with seed {run.seed}: pass "
@@ -139,7 +135,7 @@ def _compare(records: Sequence[Record], baseline: str, only: Sequence[str]) -> C
             )
         of_label[label][run.seed] = run
     for label, runs in of_label.items():
-        _check_one_experiment(label, list(runs.values()))
+        check_one_experiment(label, list(runs.values()))
     title = _title(records[0].values)
     if baseline not in of_label:
         raise ValueError(f"{title}: there is no {baseline}, only {', '.join(of_label)}: name one of them as baseline.")
@@ -160,28 +156,13 @@ def _compare(records: Sequence[Record], baseline: str, only: Sequence[str]) -> C
     for label in labels:
         runs = of_label[label]
         common = tuple(seed for seed in runs if seed in of_label[baseline])
-        values = {name: _values(list(runs.values()), f"eval_{name}") for name in metrics}
+        values = {name: values_of(list(runs.values()), f"eval_{name}") for name in metrics}
         complete = {name: of for name, of in values.items() if of is not None}
         time = _time(runs, of_label[baseline], common)
         rows.append(Row(label, tuple(runs.values()), complete, found.get(label, {}), common, time))
-    return Comparison(title, records[0].values["task"], metrics, baseline, tuple(rows), tuple(_remarks(rows, metrics)))
-
-
-def _check_one_experiment(label: str, runs: Sequence[Record]) -> None:
-    """Refuse seeds under one label that were trained in other ways, as records without a command line may be."""
-
-    def told(run: Record) -> dict[str, Any]:
-        own = {name: run.values.get(name) for name in ("method", "selected_on", *_GROUP)}
-        return {**own, **{f"settings.{name}": value for name, value in run.values.get("settings", {}).items()}}
-
-    first = told(runs[0])
-    for run in runs[1:]:
-        own = told(run)
-        if differs := [name for name in {**first, **own} if first.get(name) != own.get(name)]:
-            raise ValueError(
-                f"{runs[0].path} and {run.path} are both called {label} and differ in {', '.join(differs)}: pass a "
-                "folder with one of them."
-            )
+    return Comparison(
+        title, records[0].values["task"], metrics, baseline, tuple(rows), tuple(remarks_on(rows, metrics))
+    )
 
 
 def metrics_of(records: Sequence[Record]) -> dict[str, str]:
@@ -233,7 +214,7 @@ def _against(
     drawn: dict[str, Difference] = {}
     mine, others = ([samples[run.path] for run in side] for side in zip(*pairs, strict=True))
     if all(of is not None for of in [*mine, *others]):
-        _check_same_examples(pairs)
+        check_same_examples(pairs)
         drawn = difference_of_samples(mine, others, level=LEVEL)  # type: ignore[arg-type]
     found = {}
     for name in metrics:
@@ -246,14 +227,6 @@ def _against(
     return found
 
 
-def _check_same_examples(pairs: Sequence[tuple[Record, Record]]) -> None:
-    first = pairs[0][0].logits()
-    for run in (run for pair in pairs for run in pair):
-        other = run.logits()
-        if first is None or other is None or not np.array_equal(first[1], other[1]):
-            raise ValueError(f"{run.path} was evaluated on other examples than {pairs[0][0].path}: compare like runs.")
-
-
 def _time(ours: Mapping[int, Record], theirs: Mapping[int, Record], common: Sequence[int]) -> float | None:
     """The median over seeds of pairs on one device; a resumed run, of whose time a part is known, is left out."""
     pairs = [(ours[seed].values, theirs[seed].values) for seed in common]
@@ -264,58 +237,3 @@ def _time(ours: Mapping[int, Record], theirs: Mapping[int, Record], common: Sequ
         and all(run.get("train_seconds") and not run.get("resumed_from_step") for run in (mine, other))
     ]
     return statistics.median(known) if known else None
-
-
-def _remarks(rows: Sequence[Row], metrics: Mapping[str, str]) -> list[str]:
-    """What is not the same for all, other than the methods."""
-    base, told = rows[0], []
-    clipped = {row.label: _mean_of(row, "train_grad_clipped") for row in rows}
-    shares = {label: share for label, share in clipped.items() if share is not None}
-    if base.label in shares and max(shares.values()) - min(shares.values()) > _CLIPPED_APART:
-        least, most = (pick(shares, key=lambda label: shares[label]) for pick in (min, max))
-        told.append(
-            f"Gradients were clipped in {shares[least]:.0%} ({least}) to {shares[most]:.0%} ({most}) of the steps, "
-            "which shortens some more than others: compare with --max_grad_norm 0 too."
-        )
-    if strange := [row.label for row in rows[1:] if _trained_on_other_data(row, base)]:
-        told.append(f"{', '.join(strange)}: trained on other examples or labels than {base.label}.")
-    every = sorted({seed for row in rows for seed in row.seeds})
-    if short := [f"{row.label} ({len(row.seeds)})" for row in rows if sorted(row.seeds) != every]:
-        told.append(f"Not all have all {len(every)} seeds: {', '.join(short)}.")
-    for name, head in metrics.items():
-        lacking = [f"{row.label} ({run.seed})" for row in rows for run in row.records if _lacks(run, name)]
-        if lacking:
-            told.append(f"{head} is missing or not a number, so it is not compared: {', '.join(lacking)} (seed).")
-    alone = [
-        metrics[name]
-        for name in metrics
-        if any(not row.against[name].over_examples for row in rows if name in row.against)
-    ]
-    if alone:
-        told.append(f"Intervals of {', '.join(alone)} are over seeds alone.")
-    return told
-
-
-def _lacks(run: Record, name: str) -> bool:
-    return run.values.get(f"eval_{name}") is None
-
-
-def _trained_on_other_data(row: Row, base: Row) -> bool:
-    """Whether a run and that of the baseline with its seed are known to have had other training data."""
-
-    def digests(of: Row) -> dict[int, str | None]:
-        return {run.seed: run.values.get("digests", {}).get("train") for run in of.records}
-
-    own, others = digests(row), digests(base)
-    return any(None not in (own[seed], others[seed]) and own[seed] != others[seed] for seed in row.common)
-
-
-def _mean_of(row: Row, name: str) -> float | None:
-    values = _values(row.records, name)
-    return statistics.fmean(values) if values else None
-
-
-def _values(runs: Sequence[Record], key: str) -> list[float] | None:
-    """A value of each run; None if one lacks it."""
-    found = [run.values[key] for run in runs if run.values.get(key) is not None]
-    return found if len(found) == len(runs) else None

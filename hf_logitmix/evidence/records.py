@@ -146,3 +146,9 @@ def labels_of(records: Sequence[Record]) -> list[str]:
         differs = [f"{name} {own.get(name, 'left out')}".strip() for name in names if own.get(name) != usual[name]]
         labels.append(" ".join([run.method, *differs]))
     return labels
+
+
+def values_of(runs: Sequence[Record], key: str) -> list[float] | None:
+    """A value of each run; None if one lacks it."""
+    found = [run.values[key] for run in runs if run.values.get(key) is not None]
+    return found if len(found) == len(runs) else None

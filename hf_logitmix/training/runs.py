@@ -233,10 +233,11 @@ class Run:
         if self.trainer.is_world_process_zero():
             if trained:
                 _write(self.output / "log_history.json", self.trainer.state.log_history)
+            _write(self.output / "all_results.json", results, indent=2)  # by which a run is known to be complete
+            if trained:
                 card = card_of(self)
                 card.save(self.output / "README.md")
                 write_eval_results(card, self.output)
-            _write(self.output / "all_results.json", results, indent=2)  # by which a run is known to be complete
         if self._args.push_to_hub and trained:
             self._push()
         return results
