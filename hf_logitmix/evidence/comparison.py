@@ -115,9 +115,9 @@ def compare(records: Sequence[Record], baseline: str = "vanilla", only: Sequence
         noise = run.values.get("settings", {}).get("label_noise")
         groups[(*(run.values.get(key) for key in GROUP), noise)].append(run)
     named = [(runs, labels_of(runs)) for runs in groups.values()]
-    compared = [(runs, labels) for runs, labels in named if baseline in labels] or named  # which says what there is
+    compared = [(runs, labels) for runs, labels in named if baseline in labels] or named  # of which each is refused
     for runs, labels in named:
-        if (runs, labels) not in compared:
+        if compared is not named and baseline not in labels:
             logger.warning(
                 "%s: there is no %s, so nothing is told of %s.",
                 *(_title(runs[0].values), baseline, ", ".join(dict.fromkeys(labels))),
@@ -145,15 +145,15 @@ def _compare(records: Sequence[Record], labels: Sequence[str], baseline: str, on
     records = [run for runs in of_label.values() for run in runs.values()]
     metrics = metrics_of(records)
     samples = {run.path: _sampled(run) for run in records}
-    labels = sorted(of_label, key=lambda label: label != baseline)
-    found = {label: _against(of_label[label], of_label[baseline], metrics, samples) for label in labels[1:]}
+    order = sorted(of_label, key=lambda label: label != baseline)
+    found = {label: _against(of_label[label], of_label[baseline], metrics, samples) for label in order[1:]}
     for name in metrics:
         tested = {label: of[name].p for label, of in found.items() if name in of}
         known = {label: p for label, p in tested.items() if p is not None}
         for label, p in zip(known, holm(list(known.values())), strict=True):
             found[label][name] = replace(found[label][name], p=p)
     rows = []
-    for label in labels:
+    for label in order:
         runs = of_label[label]
         common = tuple(seed for seed in runs if seed in of_label[baseline])
         values = {name: values_of(list(runs.values()), f"eval_{name}") for name in metrics}
