@@ -90,9 +90,16 @@ def check_adapter(model: nn.Module) -> None:
         )
     head = find_classifier(model, getattr(peft_model.config, "num_labels", 0))
     if head is not None and not any(parameter.requires_grad for parameter in head.parameters()):
+        headless = sorted({type(one).__name__ for one in configs.values() if not hasattr(one, "modules_to_save")})
+        fix = "pass task_type=TaskType.SEQ_CLS, or the classifier's name among modules_to_save, in the config of PEFT"
+        if headless:
+            fix = (
+                f"{' and '.join(headless)} can train no head: pass LoraConfig(..., task_type=TaskType.SEQ_CLS), which "
+                "takes trainable_token_indices too"
+            )
         warnings.warn(
-            "The classifier is frozen, so PEFT trains layers below it alone; a new one stays as random as it is: pass "
-            "task_type=TaskType.SEQ_CLS, or the classifier's name among modules_to_save, in the config of PEFT.",
+            "The classifier is frozen, so PEFT trains layers below it alone; a new one stays as random as it is: "
+            f"{fix}.",
             UserWarning,
             stacklevel=2,
         )
