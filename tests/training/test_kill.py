@@ -141,7 +141,7 @@ def test_the_readme_counts_the_kills():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "workers"), zip(EVERY_METHOD, itertools.cycle([0, 2]), strict=False))
+@pytest.mark.parametrize(("method", "workers"), list(zip(EVERY_METHOD, itertools.cycle([0, 2]), strict=False)))
 def test_killed_at_random_points(tmp_path, method, workers):
     left_alone(tmp_path / "alone", method, workers)
     folder, rng = tmp_path / "killed", random.Random(f"{method} {workers}")
