@@ -28,7 +28,7 @@ from hf_logitmix.figure import Figure
 from hf_logitmix.models import call, check_is_trained, classifier_of, linear_of
 from hf_logitmix.training.labels import label_spec
 from hf_logitmix.vision.data import ImageData, load_images
-from hf_logitmix.vision.models import input_config
+from hf_logitmix.vision.inputs import input_config
 from hf_logitmix.vision.transforms import image_transform
 from hf_logitmix.vision.wrap import inner_module
 

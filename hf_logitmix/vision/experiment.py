@@ -23,7 +23,8 @@ from hf_logitmix.training.checkpoints import last_complete_checkpoint
 from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.vision.data import ImageData
 from hf_logitmix.vision.images import ImageSet
-from hf_logitmix.vision.models import EXAMPLE, create_model, image_processor, input_config, of_channels
+from hf_logitmix.vision.inputs import image_processor, input_config, of_channels
+from hf_logitmix.vision.models import EXAMPLE, create_model
 from hf_logitmix.vision.parts import Parts, parts_of
 from hf_logitmix.vision.records import SummaryMixin
 from hf_logitmix.vision.run_arguments import SHARES, ImageArguments, ImageRunArguments, model_kwargs

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +13,6 @@ from transformers.trainer_utils import SaveStrategy
 
 from hf_logitmix.training.command_line import RunDefaults, set_what_is_done
 from hf_logitmix.vision.arguments import SCHEDULES, ImageMixTrainingArguments
-from hf_logitmix.vision.models import keyword_arguments
 
 SHARES = ("val_split", "calibration_split")  # of the training images, held out
 
@@ -201,3 +203,27 @@ def model_kwargs(images: ImageArguments) -> dict[str, Any]:
     if not 0 <= images.drop_path < 1:
         raise ValueError(f"drop_path={images.drop_path} is outside [0, 1): pass one such as 0.1.")
     return {**found, "drop_path_rate": images.drop_path}
+
+
+def keyword_arguments(words: Sequence[str], argument: str = "model_kwargs") -> dict[str, Any]:
+    """Arguments as on a command line: one JSON object, or ``key=value`` pairs with values as Python writes them.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    text = " ".join(words).strip()
+    if text.startswith("{"):
+        try:
+            return dict(json.loads(text))
+        except ValueError as error:
+            raise ValueError(f"{argument}={text!r} is no JSON object ({error}).") from error
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key.isidentifier() and equals):
+            raise ValueError(f"{argument}: {word!r} is no pair: pass them as drop_rate=0.1, or all as one JSON object.")
+        try:
+            found[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key] = value
+    return found

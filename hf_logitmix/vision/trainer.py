@@ -25,7 +25,7 @@ from hf_logitmix.vision.adapters import as_image_set, label_names_of
 from hf_logitmix.vision.bare_config import timm_config, write_config
 from hf_logitmix.vision.ema import EmaMixin
 from hf_logitmix.vision.images import ImageSet, Transform, check_contrast, check_sizes, collate_images
-from hf_logitmix.vision.models import input_config
+from hf_logitmix.vision.inputs import input_config
 from hf_logitmix.vision.records import SpeedMixin
 from hf_logitmix.vision.timm_training import TimmTrainingMixin
 from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, EvaluatedSet, drawn_from, image_transform

@@ -25,7 +25,8 @@ pytest.importorskip("torchvision")
 
 from timm.optim import param_groups_layer_decay  # noqa: E402
 
-from hf_logitmix.vision.models import InputConfig, create_model, input_config  # noqa: E402
+from hf_logitmix.vision.inputs import InputConfig, input_config  # noqa: E402
+from hf_logitmix.vision.models import create_model  # noqa: E402
 
 NAMES = timm.list_models("small_*")
 RESIZED = ["small_lenet", "small_alexnet"]  # their maps are not the image's size divided by a power of two

@@ -17,7 +17,8 @@ from torch.utils.data import Dataset, Subset
 from helpers.image_runs import run, write_pictures
 from helpers.images import Tiny, image_arguments, images, timm_model, trainer_of
 from helpers.models import tiny_vit
-from hf_logitmix.vision.models import create_model, keyword_arguments
+from hf_logitmix.vision.models import create_model
+from hf_logitmix.vision.run_arguments import keyword_arguments
 
 
 @pytest.fixture(scope="module")

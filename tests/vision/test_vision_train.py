@@ -48,7 +48,8 @@ from hf_logitmix.temperature import cross_fit
 from hf_logitmix.training.demo import check_room
 from hf_logitmix.vision.data import ImageData, load_images
 from hf_logitmix.vision.images import ImageSet
-from hf_logitmix.vision.models import create_model, input_config
+from hf_logitmix.vision.inputs import input_config
+from hf_logitmix.vision.models import create_model
 from hf_logitmix.vision.shapes import SHAPE_NAMES, draw_shapes
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
