@@ -136,4 +136,4 @@ def why_no_labels(names: Iterable[str]) -> str:
         )
     if "label" in columns:
         return "the data collator must name them `labels`: rename `label` in its batch"
-    return "name the column of the classes `labels`, with numbers in it, as collators leave texts out, and let yours pass it on"
+    return "name the column of the classes `labels`, as numbers (collators leave texts out), and let yours pass it on"
