@@ -19,6 +19,8 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="folder to keep them in")
     options = parser.parse_args()
     done = sorted(options.runs.glob(f"*/{NAME}"))
+    if not done:
+        parser.error(f"{options.runs} holds no run that came to its end: pass the output_dir of a sweep.")
     for record in done:
         folder = options.results / record.parent.name
         folder.mkdir(parents=True, exist_ok=True)

@@ -64,6 +64,9 @@ def planned(data: str, methods: Sequence[str], seeds: int, output_dir: str, extr
     if not all(method.split() for method in methods):
         raise ValueError("--methods has an empty name: leave it out.")
     given = arguments_of(extra)
+    for name in ("--do_train", "--do_eval"):
+        if f"--no_{name[2:]}" in given or given.get(name, [""])[-1:] in (["False"], ["false"], ["0"], ["no"]):
+            raise ValueError(f"{name} cannot be turned off here: runs are trained, and compared by their evaluation.")
     kind = _kind(data, given)
     if kind == "texts" and Path(data).is_file() and not given.keys() & _EVALUATED:
         raise ValueError(
@@ -100,6 +103,7 @@ def _costs_more(method: str) -> bool:
 
 
 def _twice_as_long(kind: str, given: dict[str, list[str]]) -> str:
+    given = {name: values for name, values in given.items() if (name, values) != ("--max_steps", ["-1"])}  # its default
     name = next((name for name in _LENGTHS if name in given), _LENGTHS[-1])
     default = import_module(COMMANDS[sweep.KINDS[kind]].module).parser().get_default(name.removeprefix("--"))
     try:
@@ -116,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--methods", nargs="+", default=["logitmix", "mixup", "label_smoothing"], help="each may have options: quote it"
     )
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (%(default)s)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[5], help="number of seeds (5)")
     parser.add_argument("--budget", help="time limit, such as 2h: no seed is started that would run past it")
     parser.add_argument("--output_dir", help="folder of the runs [runs/compare-DATA]")
     sweep.add_engine(parser)
@@ -124,7 +128,9 @@ def main(argv: list[str] | None = None) -> int:
     budget = None if known.budget is None else seconds(known.budget)
     output = Path(known.output_dir or f"runs/compare-{Path(known.data).stem}")
     engine = sweep.ENGINES[known.engine](known.jobs)
-    config = planned(known.data, known.methods, known.seeds, str(output), extra)
+    if len(known.seeds) > 1:
+        raise ValueError(f"--seeds {' '.join(map(str, known.seeds))}: pass their number, such as --seeds 5.")
+    config = planned(known.data, known.methods, known.seeds[0], str(output), extra)
     runs = sweep.commands(config, [])
     sweep.check_arguments(runs)
     for folder, command in runs:

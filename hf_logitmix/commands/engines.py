@@ -39,7 +39,7 @@ class Local:
 
     Call it with jobs: yields (number of the job, exit status) as they end. After Ctrl-C, which reaches the runs too so
     that they save and stop, and after SIGTERM, which is handed on to them as Ctrl-C, no more of them are started: their
-    status is 130.
+    status is 130. Where none was left to start, a KeyboardInterrupt follows the last one.
 
     Attributes:
         jobs: how many at a time.
@@ -74,8 +74,12 @@ class Local:
         with _stopped_by_signals(stop, running), ThreadPoolExecutor(self.jobs) as pool:
             numbers = {pool.submit(run, job): number for number, job in enumerate(jobs)}
             try:
+                is_told = False
                 for ended in as_completed(numbers):
+                    is_told |= ended.result() in STOPPED
                     yield numbers[ended], ended.result()
+                if stop.is_set() and not is_told:
+                    raise KeyboardInterrupt
             finally:
                 stop.set()  # after an error here too
 

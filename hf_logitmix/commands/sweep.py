@@ -22,7 +22,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import yaml
@@ -33,7 +33,7 @@ from hf_logitmix._requirements import require
 from hf_logitmix.commands.engines import STOPPED, Engine, Job, Local, Ray
 from hf_logitmix.commands.main import COMMANDS
 from hf_logitmix.commands.parser import Parser, did_you_mean
-from hf_logitmix.evidence.records import NAME, arguments_of, read_record
+from hf_logitmix.evidence.records import NAME, NOT_TRAINED, arguments_of, read_json, read_record
 from hf_logitmix.hub.provenance import public_command
 from hf_logitmix.training.checkpoints import last_complete_checkpoint
 
@@ -45,7 +45,6 @@ Planned = tuple[Path, list[str]]  # the folder of a run, and its command line
 _PARTS: dict[str, Callable[[str], Any]] = {"tasks": str, "datasets": str, "texts": str, "methods": str, "seeds": int}
 # What a sweep may be over, and of each the command that its runs are.
 KINDS = {"tasks": "glue", "datasets": "images", "texts": "text"}
-_NOT_TRAINED = {"--output_dir", "--resume_from_checkpoint", "--disable_tqdm"}  # with which a run is the same
 _KEYS = {"output_dir", "methods", "seeds"}
 
 
@@ -97,14 +96,21 @@ def commands(config: dict[str, Any], extra: list[str]) -> list[Planned]:
     """The output folder and the command line of each run, in the order in which they are run.
 
     Raises:
-        ValueError: for arguments that the sweep sets for each run, and for two runs that would share a folder.
+        ValueError: for arguments that the sweep sets for each run, for a method without a name, and for two runs that
+            would share a folder or what records call them.
     """
     (kind,) = set(KINDS) & set(config)
     options = {name for data in config[kind] for name in (_option_of(kind, data), "--seed", "--output_dir")}
     _refuse("arguments", [f"--{name}" for name in config.get("arguments") or {}], {*options, "--method"})
     _refuse("the command line", extra, {*options, "--method"})
+    called: dict[str, str] = {}  # as records call it, in which paths have no folders -> method
     for method in config["methods"]:
-        _refuse(f"methods, {method}", shlex.split(method), {*options, "--method"})
+        _refuse(f"methods, {method}", _words(method), {*options, "--method"})
+        if (same := called.setdefault(public_command("", _words(method)), method)) != method:
+            raise ValueError(
+                f"methods: records keep the last part of a path, so {same} and {method} would be called the same: give "
+                "what they name other names."
+            )
     fixed = []
     for name, value in (config.get("arguments") or {}).items():
         fixed += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
@@ -113,11 +119,22 @@ def commands(config: dict[str, Any], extra: list[str]) -> list[Planned]:
         name = re.sub(r"[^\w.]+", "-", method)  # of a folder, with the options too
         folder = Path(config["output_dir"]) / f"{Path(task).name}-{name}-{seed}"
         chosen = [_option_of(kind, task), task, "--seed", str(seed), "--output_dir", str(folder)]
-        own = ["--method", *shlex.split(method)]  # behind what is shared, of which an option of its own takes the place
+        own = ["--method", *_words(method)]  # behind what is shared, of which an option of its own takes the place
         if folder in dict(runs):
             raise ValueError(f"{kind}: two runs would share the folder {folder}: give them other names.")
         runs.append((folder, [sys.executable, "-m", "hf_logitmix", KINDS[kind], *chosen, *fixed, *extra, *own]))
     return runs
+
+
+def _words(method: str) -> list[str]:
+    """The name of a method, and the options of its own."""
+    try:
+        words = shlex.split(method)
+    except ValueError as error:
+        raise ValueError(f"methods: {method!r} has a quote without its other half ({error}).") from error
+    if not words or words[0].startswith("-"):
+        raise ValueError(f"methods: {method!r} does not begin with a name, as `mixup --alpha 0.2` does.")
+    return words
 
 
 def _refuse(where: str, words: Sequence[str], taken: set[str]) -> None:
@@ -135,7 +152,7 @@ def _option_of(kind: str, data: str) -> str:
 
 def told(command: Sequence[str]) -> dict[str, list[str]]:
     """The arguments of a run by which it is told from others."""
-    return {name: values for name, values in arguments_of(command).items() if name not in _NOT_TRAINED}
+    return {name: values for name, values in arguments_of(command).items() if name not in NOT_TRAINED}
 
 
 def check_same(folder: Path, command: list[str]) -> None:
@@ -147,10 +164,12 @@ def check_same(folder: Path, command: list[str]) -> None:
     if not (folder / NAME).is_file() and last_complete_checkpoint(folder) is None:
         return
     if (folder / ARGUMENTS).is_file():
-        kept = json.loads((folder / ARGUMENTS).read_text())
-        was, now = {name: values for name, values in kept.items() if name not in _NOT_TRAINED}, told(command)
+        kept = read_json(folder / ARGUMENTS)
+        was, now = {name: values for name, values in kept.items() if name not in NOT_TRAINED}, told(command)
     elif (folder / NAME).is_file() and (words := read_record(folder / NAME).words):  # one that was kept, without paths
         was, now = told(words), told(shlex.split(public_command("", command)))
+        last = {name: [PurePath(value).name for value in values] for name, values in now.items()}
+        now |= {name: values for name, values in last.items() if was.get(name) == values}
     else:
         raise ValueError(
             f"{folder} holds a run and no {ARGUMENTS}, so it cannot be told whether that is the one asked for: remove "
@@ -221,14 +240,17 @@ def run_all(runs: Sequence[Planned], engine: Engine, bar: tqdm) -> Outcome:
         if not is_done(folder):
             waiting.append((folder, command))
     bar.update(len(runs) - len(waiting))
-    for number, status in engine([_job(folder, command) for folder, command in waiting]):
-        folder = waiting[number][0]
-        if status in STOPPED:
-            return Outcome(failed, True)
-        bar.update()
-        if status or not is_done(folder):
-            failed.append(folder)
-            bar.write(f"{folder.name} failed (exit status {status}); the end of {log_of(folder)}:\n{_tail(folder)}")
+    try:
+        for number, status in engine([_job(folder, command) for folder, command in waiting]):
+            folder = waiting[number][0]
+            if status in STOPPED:
+                return Outcome(failed, True)
+            bar.update()
+            if status or not is_done(folder):
+                failed.append(folder)
+                bar.write(f"{folder.name} failed (exit status {status}); the end of {log_of(folder)}:\n{_tail(folder)}")
+    except KeyboardInterrupt:  # of an engine whose last run had come to its end
+        return Outcome(failed, True)
     return Outcome(failed, False)
 
 
@@ -249,7 +271,9 @@ def _tail(folder: Path, lines: int = 15) -> str:
 
 def _job(folder: Path, command: list[str]) -> Job:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ARGUMENTS).write_text(json.dumps(told(command), indent=2) + "\n")
+    part = folder / f"{ARGUMENTS}.part"  # so that the file is never there in part
+    part.write_text(json.dumps(told(command), indent=2) + "\n")
+    part.replace(folder / ARGUMENTS)
     goes_on = ["--resume_from_checkpoint", "last"] if last_complete_checkpoint(folder) else []
     return Job([*command, *goes_on], log_of(folder))
 

@@ -9,6 +9,7 @@ examples, and the paired t-test over seeds, corrected for the number of methods 
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,6 +149,10 @@ def main(argv: list[str] | None = None) -> int:
     if options.against is None:
         grid = means([record.values for record in records])
     else:
-        grid = against_baseline(compare(records, options.against))
+        comparisons = compare(records, options.against)
+        grid = against_baseline(comparisons)
+        for comparison in comparisons:
+            for remark in comparison.remarks:
+                print(f"{comparison.task}: {remark}", file=sys.stderr)
     print(FORMATS[options.format](grid))
     return 0

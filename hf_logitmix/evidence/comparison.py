@@ -144,6 +144,8 @@ def _compare(records: Sequence[Record], labels: Sequence[str], baseline: str, on
     of_label = {label: runs for label, runs in of_label.items() if not only or label in (baseline, *only)}
     records = [run for runs in of_label.values() for run in runs.values()]
     metrics = metrics_of(records)
+    if not metrics:
+        raise ValueError(f"{title}: no run of {', '.join(of_label)} was evaluated: run them again with --do_eval.")
     samples = {run.path: _sampled(run) for run in records}
     order = sorted(of_label, key=lambda label: label != baseline)
     found = {label: _against(of_label[label], of_label[baseline], metrics, samples) for label in order[1:]}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 GROUP = ("task", "data", "model", "n_train", "n_eval")  # the same for all runs that are compared
 _CLIPPED_APART = 0.1  # shares of clipped steps that differ by more are told of
+_OF_METHODS = {"masks", "soft_labels"}  # settings that a method brings
+_CALLED = {"batch_size": "per_device_train_batch_size"}  # settings whose argument has another name
 
 
 def check_one_experiment(label: str, runs: Sequence[Record]) -> None:
@@ -54,8 +56,13 @@ def remarks_on(rows: Sequence[Row], metrics: Mapping[str, str]) -> list[str]:
             f"Gradients were clipped in {shares[least]:.0%} ({least}) to {shares[most]:.0%} ({most}) of the steps, "
             "which shortens some more than others: compare with --max_grad_norm 0 too."
         )
-    if strange := [row.label for row in rows[1:] if _trained_on_other_data(row, base)]:
+    besides = {row.label: _besides_the_method(row, base) for row in rows[1:]}
+    told += [f"{label} and {base.label} differ in {', '.join(names)} too." for label, names in besides.items() if names]
+    if strange := [row.label for row in rows[1:] if _of_other_data(row, base, ["train"])]:
         told.append(f"{', '.join(strange)}: trained on other examples or labels than {base.label}.")
+    measured = sorted({name for run in base.records for name in run.values.get("measured_on") or {}})
+    if strange := [row.label for row in rows[1:] if _of_other_data(row, base, measured)]:
+        told.append(f"{', '.join(strange)}: evaluated on other examples than {base.label}, though their labels agree.")
     every = sorted({seed for row in rows for seed in row.seeds})
     if short := [f"{row.label} ({len(row.seeds)})" for row in rows if sorted(row.seeds) != every]:
         told.append(f"Not all have all {len(every)} seeds: {', '.join(short)}.")
@@ -77,14 +84,39 @@ def _lacks(run: Record, name: str) -> bool:
     return run.values.get(f"eval_{name}") is None
 
 
-def _trained_on_other_data(row: Row, base: Row) -> bool:
-    """Whether a run and that of the baseline with its seed are known to have had other training data."""
+def _pairs(row: Row, base: Row) -> list[tuple[Record, Record]]:
+    """The runs of a row, each with that of the baseline with its seed."""
+    others = {run.seed: run for run in base.records}
+    return [(run, others[run.seed]) for run in row.records if run.seed in others]
 
-    def digests(of: Row) -> dict[int, str | None]:
-        return {run.seed: run.values.get("digests", {}).get("train") for run in of.records}
 
-    own, others = digests(row), digests(base)
-    return any(None not in (own[seed], others[seed]) and own[seed] != others[seed] for seed in row.common)
+def _of_other_data(row: Row, base: Row, splits: Sequence[str]) -> bool:
+    """Whether a run and that of the baseline with its seed are known to have had other data."""
+    digests = [[run.values.get("digests", {}) for run in pair] for pair in _pairs(row, base)]
+    return any(_apart(own, other, name) for own, other in digests for name in splits)
+
+
+def _besides_the_method(row: Row, base: Row) -> list[str]:
+    """What is known to be otherwise than with the baseline and is not in the label, with both values."""
+
+    def known(run: Record) -> dict[str, Any]:
+        versions = {f"version of {name}": version for name, version in run.values.get("versions", {}).items()}
+        alone = {name: run.values.get(name) for name in ("selected_on", "device")}
+        return {**run.values.get("settings", {}), **versions, **alone}
+
+    found: dict[str, tuple[Any, Any]] = {}
+    for own, other in ((known(run), known(base_run)) for run, base_run in _pairs(row, base)):
+        found |= {name: (own[name], other[name]) for name in own if _apart(own, other, name)}
+    in_label = set(row.label.split()) | set(base.label.split())
+    return [
+        f"{name} ({own} and {other})"
+        for name, (own, other) in found.items()
+        if name not in _OF_METHODS and f"--{_CALLED.get(name, name)}" not in in_label
+    ]
+
+
+def _apart(own: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
+    return None not in (own.get(name), other.get(name)) and own[name] != other[name]
 
 
 def _mean_of(row: Row, name: str) -> float | None:

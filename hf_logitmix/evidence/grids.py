@@ -58,13 +58,12 @@ def against_baseline(comparisons: Sequence[Comparison], metrics: Sequence[str] |
     """
     head = ["task", "method", "metric", "value", "seeds", f"minus {comparisons[0].baseline}", "p (Holm)", "counts"]
     rows = [
-        [comparison.task, row.label, comparison.metrics[name], spread(row.values[name]), str(len(row.seeds)), *told]
+        [comparison.task, row.label, comparison.metrics[name], value, str(len(row.seeds)), *_told(row, name)]
         for comparison in comparisons
         for name in (metrics or comparison.metrics)
         if name in comparison.metrics
         for row in comparison.rows
-        if name in row.values
-        for told in [_told(row, name)]
+        for value in [spread(row.values.get(name, []))]
     ]
     return Grid(head, rows)
 

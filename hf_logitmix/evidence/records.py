@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -18,8 +19,8 @@ from hf_logitmix.methods import METHODS
 NAME, LOGITS, HISTORY = "all_results.json", "eval_logits.npz", "log_history.json"  # in the folder of a run
 BASELINE = "vanilla"
 _NEEDED = {"task", "method_name", "seed"}
-# Arguments of a command line that do not tell of a method.
-_OF_EACH_RUN = {"--method", "--output_dir", "--seed", "--resume_from_checkpoint"}
+NOT_TRAINED = {"--output_dir", "--resume_from_checkpoint", "--disable_tqdm"}  # arguments with which a run is the same
+_OF_EACH_RUN = {"--method", "--seed", *NOT_TRAINED}  # those that do not tell of a method
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,26 @@ class Record:
         return self.path.with_name(LOGITS) if self.path.name == NAME else self.path.with_suffix(".npz")
 
     def logits(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """What was predicted of the examples that the figures are of, and their labels; None if it was not kept."""
+        """What was predicted of the examples that the figures are of, and their labels; None if it was not kept.
+
+        Raises:
+            ValueError: for a file that holds no logits, by its name.
+        """
         if not self.logits_path.is_file():
             return None
-        with np.load(self.logits_path) as saved:
-            return saved["logits"], saved["labels"]
+        try:
+            with np.load(self.logits_path) as saved:
+                return saved["logits"], saved["labels"]
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+            raise ValueError(
+                f"{self.logits_path} holds no logits: remove it, so that intervals are over seeds alone, or run that "
+                "run again."
+            ) from error
 
     def history(self) -> list[dict[str, Any]]:
         """What was logged during training; empty if it was not kept."""
         path = self.path.with_name(HISTORY)
-        return _read(path) if self.path.name == NAME and path.is_file() else []
+        return read_json(path) if self.path.name == NAME and path.is_file() else []
 
     @property
     def words(self) -> list[str]:
@@ -80,7 +91,7 @@ def read_records(folder: str | Path) -> list[Record]:
         ValueError: for a file that is no JSON, by its name.
     """
     paths = [path for path in sorted(Path(folder).rglob("*.json")) if not path.parent.name.startswith("checkpoint-")]
-    found = [(_read(path), path) for path in paths]
+    found = [(read_json(path), path) for path in paths]
     records = [Record(run, path) for run, path in found if isinstance(run, dict) and set(run) >= _NEEDED]
     if not records:
         raise FileNotFoundError(f"{folder} holds no results: pass the folder that a sweep wrote to.")
@@ -93,14 +104,22 @@ def read_record(path: Path) -> Record:
     Raises:
         ValueError: for a file that is no JSON, by its name.
     """
-    return Record(_read(path), path)
+    return Record(read_json(path), path)
 
 
-def _read(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+        ValueError: for a file that is none, by its name.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it, or run that run again.") from error
+        raise ValueError(
+            f"{path} is no JSON ({error}): if it is of a run, remove it and run that run again; if not, pass a folder "
+            "of runs alone."
+        ) from error
 
 
 def placed(name: str, order: Iterable[str]) -> tuple[int, str]:

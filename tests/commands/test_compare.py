@@ -49,6 +49,7 @@ def test_a_task_is_known_by_the_name_of_its_folder_too():
         (["vanilla", "regmixup"], ["--max_steps=40"], ["vanilla", "vanilla --max_steps 80", "regmixup"]),
         (["regmixup"], ["--max-steps", "40"], ["vanilla", "vanilla --max_steps 80", "regmixup"]),
         (["mixup", "mixup"], [], ["vanilla", "mixup"]),
+        (["logitmix"], ["--max_steps", "-1"], ["vanilla", "vanilla --num_train_epochs 6", "logitmix"]),
     ],
 )
 def test_vanilla_is_there_and_twice_as_long_where_a_method_costs_more(methods, extra, expected):
@@ -70,6 +71,10 @@ def test_vanilla_is_there_and_twice_as_long_where_a_method_costs_more(methods, e
         (["sst2", *MODEL, "--methods", "logitmix", "--max_steps"], "--max_steps : pass one number"),
         ([__file__, *MODEL], "there is nothing to compare on but .*test_compare.py.*--val_split"),
         (["sst2", "cola", *MODEL], "cola: data is one name"),
+        (["sst2", *MODEL, "--seeds", "1", "2", "3"], "--seeds 1 2 3: pass their number"),
+        (["sst2", *MODEL, "--no_do_eval"], "--do_eval cannot be turned off here"),
+        (["sst2", *MODEL, "--do_train", "False"], "--do_train cannot be turned off here"),
+        (["sst2", *MODEL, "--methods", "--alpha 0.2"], "methods: '--alpha 0.2' does not begin with a name"),
         (["sst2", *MODEL, "--seed", "3"], "arguments: --seed is what the sweep sets for each run: leave it out"),
         (["sst2", *MODEL, "--method", "mixup"], "arguments: --method is what the sweep sets"),
         (["sst2", *MODEL, "--methods", "mixup --output_dir x"], "methods, mixup --output_dir x: --output_dir is what"),

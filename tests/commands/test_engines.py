@@ -87,6 +87,15 @@ here = pathlib.Path(sys.argv[1])
 print(sorted(Local()([Job([sys.executable, "-c", sys.argv[2]], here / name) for name in ("a", "b")])), flush=True)"""
 
 
+def test_ctrl_c_while_the_last_run_ends_well_is_not_forgotten(tmp_path):
+    """A run that saves at Ctrl-C and comes to its end all the same; what called the engine must start no other."""
+    ended = []
+    running = Local()([job(tmp_path, "a", "import os, signal; os.kill(os.getppid(), signal.SIGINT)")])
+    with pytest.raises(KeyboardInterrupt):
+        ended.extend(running)
+    assert ended == [(0, 0)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "log"), [(signal.SIGTERM, "ready\nsaved\n"), (signal.SIGINT, "ready\ndone\n")])
 def test_a_signal_to_the_engine_alone_leaves_no_run_behind(tmp_path, number, log):

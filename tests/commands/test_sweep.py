@@ -224,10 +224,38 @@ def test_runs_that_were_kept_are_not_run_again_on_another_machine(tmp_path, monk
     folder = tmp_path / "runs" / "cola-mixup-1"
     folder.mkdir(parents=True)
     (folder / "all_results.json").write_text(json.dumps({"command": f"{command} --glue_dir glue {besides}"}))
-    assert sweep.main([*start, str(tmp_path / "there" / "glue")]) == 0
+    monkeypatch.chdir(tmp_path)
+    for path in (str(tmp_path / "there" / "glue"), "there/glue"):
+        assert sweep.main([*start, path]) == 0
     assert called == []
     with pytest.raises(ValueError, match=r"arguments \(--lr_scheduler_type was left out and is cosine\)"):
         sweep.main([*start, str(tmp_path / "here" / "glue"), "--lr_scheduler_type", "cosine"])
+
+
+@pytest.mark.parametrize(
+    ("methods", "says"),
+    [
+        (["--alpha 0.2"], "'--alpha 0.2' does not begin with a name"),
+        ([""], "'' does not begin with a name"),
+        (["mixup --alpha '0.2"], ".*mixup --alpha '0.2.* has a quote without its other half"),
+        (
+            ["distillation --teacher /a/t", "distillation --teacher /b/t"],
+            "records keep the last part of a path, so distillation --teacher /a/t and .* /b/t would",
+        ),
+    ],
+)
+def test_methods_that_cannot_be_told_apart_or_have_no_name_are_refused(tmp_path, methods, says):
+    with pytest.raises(ValueError, match=f"^methods: {says}"):
+        sweep.main([str(config(tmp_path, methods=methods))])
+
+
+def test_ctrl_c_in_the_last_run_of_an_engine_stops_the_sweep(tmp_path, monkeypatch):
+    def run(jobs):
+        yield from ()
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sweep.ENGINES, "local", lambda jobs: run)
+    assert sweep.main([str(config(tmp_path))]) == 130
 
 
 @pytest.mark.parametrize("status", [130, -signal.SIGINT])

@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 
+from helpers.records import write
 from hf_logitmix.commands.table import main, read_runs, table
 
 
@@ -72,7 +73,7 @@ def test_rows_that_would_look_alike_show_what_they_differ_in():
 def test_a_damaged_record_is_named(tmp_path):
     records(tmp_path)
     (tmp_path / "broken.json").write_text('{"task": "rte", ')
-    with pytest.raises(ValueError, match=r"broken\.json is damaged"):
+    with pytest.raises(ValueError, match=r"broken\.json is no JSON \(.*remove it and run that run again"):
         read_runs(tmp_path)
 
 
@@ -96,3 +97,16 @@ def test_the_table_is_printed_and_an_empty_folder_is_an_error(tmp_path, capsys):
     records(tmp_path)
     assert main([str(tmp_path)]) == 0
     assert len(cells(capsys.readouterr().out)) == 3
+
+
+def test_against_a_method_what_is_missing_is_told(tmp_path, capsys):
+    for seed in (1, 2, 3):
+        write(tmp_path, "vanilla", seed)
+        if seed > 1:
+            write(tmp_path, "mixup", seed, logits=False, **({"eval_nll": None} if seed == 2 else {}))
+    assert main([str(tmp_path), "--against", "vanilla", "--format", "csv"]) == 0
+    written = capsys.readouterr()
+    assert "sst2,mixup,NLL,,2,,," in written.out
+    assert "sst2: Not all have all 3 seeds: mixup (2)." in written.err
+    assert "sst2: NLL is missing or not a number, so it is not compared: mixup (2) (seed)." in written.err
+    assert "are over seeds alone." in written.err

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from helpers.records import LABELS, N, write
+from helpers.records import LABELS, SHARED, N, write
 from hf_logitmix.calibration.differences import difference_of_samples, differences, sampled
 from hf_logitmix.evidence.comparison import Against, compare
 from hf_logitmix.evidence.page import page
@@ -32,11 +33,16 @@ def test_the_paired_test_is_scipys():
     known = ttest_rel(ours, theirs)
     assert p == pytest.approx(known.pvalue)
     assert tuple(found)[1:] == pytest.approx(tuple(known.confidence_interval()))
-    assert paired_t([0.5, 0.5, 0.5]) == ((0.5, 0.5, 0.5), 0.0)
-    assert paired_t([0.0, 0.0])[1] == 1.0
-    alone, p = paired_t([0.25])
-    assert (alone.value, p) == (0.25, None)
-    assert math.isnan(alone.low)
+
+
+@pytest.mark.parametrize("apart", [[0.25], [0.25, 0.25], [0.81 - 0.8, 0.71 - 0.7, 0.61 - 0.6], [0.0, 0.0, 0.0]])
+def test_differences_that_are_not_spread_tell_nothing(apart):
+    """A t-test of the second would have p = 0, of two seeds that happen to have as many errors less."""
+    (mean, low, high), p = paired_t(apart)
+    assert mean == pytest.approx(apart[0])
+    assert p == (None if mean else 1.0)
+    assert math.isnan(low)
+    assert math.isnan(high)
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +156,49 @@ def test_what_makes_a_comparison_less_fair_is_told(tmp_path):
     assert seeds == "Not all have all 3 seeds: mixup (2)."
 
 
+def test_what_differs_besides_the_method_is_told(tmp_path):
+    """As where memory ran out and halved the batch, or another machine went on; the label is not told again."""
+    plain = {"batch_size": 32, "learning_rate": 0.1, "masks": None}
+    versions = {"torch": "2.9", "python": "3.11"}
+    measured = {"measured_on": {"validation": N}, "digests": {"train": "a", "validation": "v"}}
+    for seed in (1, 2):
+        write(tmp_path, "vanilla", seed, settings=plain, versions=versions, device="cpu", **measured)
+        write(
+            tmp_path, "mixup", seed, settings={**plain, "masks": "union"}, versions=versions, device="cpu", **measured
+        )
+        settings, words = {**plain, "batch_size": 16, "learning_rate": 0.2}, "--learning_rate 0.2"
+        other = {"measured_on": {"validation": N}, "digests": {"train": "a", "validation": "w"}}
+        with_torch = {"settings": settings, "versions": {**versions, "torch": "2.8"}, "device": "gpu"}
+        write(tmp_path, "logitmix", seed, words=words, **with_torch, **other)
+    (found,) = compare(read_records(tmp_path))
+    name = "logitmix --learning_rate 0.2"
+    assert found.remarks == (
+        f"{name} and vanilla differ in batch_size (16 and 32), version of torch (2.8 and 2.9), "
+        "device (gpu and cpu) too.",
+        f"{name}: evaluated on other examples than vanilla, though their labels agree.",
+    )
+
+
+def test_runs_without_an_evaluation_are_refused(tmp_path):
+    for method in ("vanilla", "mixup"):
+        (tmp_path / f"{method}.json").write_text(json.dumps({**SHARED, "method_name": method, "seed": 1}))
+    with pytest.raises(ValueError, match=r"^sst2: .* no run of vanilla, mixup was evaluated"):
+        compare(read_records(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1", None])
+def test_logits_that_cannot_be_read_are_named(tmp_path, content):
+    for method in ("vanilla", "mixup"):
+        write(tmp_path, method, 1)
+    path = tmp_path / "mixup-1.npz"
+    path.write_bytes(path.read_bytes()[:1000] if content is None else content)
+    with pytest.raises(ValueError, match=r"mixup-1\.npz holds no logits: remove it"):
+        compare(read_records(tmp_path))
+
+
 def test_a_method_is_called_by_what_it_is_told_besides(tmp_path):
     for words in ("--num_train_epochs 3", "--num_train_epochs 6", "--num_train_epochs 3 --level hidden:2"):
+        words += " --disable_tqdm True" * ("6" in words)  # with which a run is the same
         for method in ("vanilla", "mixup") if "level" not in words else ("mixup",):
             write(tmp_path, method, 1, words=f"{words} --output_dir runs/x/{method}")
     records = read_records(tmp_path)
