@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from hf_logitmix.calibration.registry import SCALED
 from hf_logitmix.calibration.rows import Floats, as_float64, as_logits
-from hf_logitmix.calibration.selective import Ranking, aurc
+from hf_logitmix.calibration.selective import aurc, rankings
 from hf_logitmix.calibration.statistics import bin_of
 from hf_logitmix.calibration.temperature import cross_fit
 
@@ -128,7 +128,8 @@ def _of_classes(logits: Any, labels: np.ndarray, drawn: Sequence[np.ndarray], n_
         found[f"ece{form}"] = np.abs(sure - right).sum(1)
         found[f"oe{form}"] = (sure / np.where(mass > 0, mass, 1) * (sure - right).clip(min=0)).sum(1)
     hits = columns["accuracy"][:, 0]
-    found["aurc"] = np.array([aurc(Ranking.of(confidence[""][rows], hits[rows])) for rows in drawn])
+    counts = (np.bincount(rows, minlength=len(labels)) for rows in drawn)
+    found["aurc"] = np.array([aurc(ranking) for ranking in rankings(confidence[""], hits, counts)])
     if "matthews_correlation" in columns:
         both, answered, true = means["matthews_correlation"].T
         scale = np.sqrt((answered * (1 - answered) * true * (1 - true)).clip(min=0))  # a sum of weights may end above 1

@@ -7,6 +7,7 @@ on the order in which the rows came.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,11 +31,8 @@ class Ranking:
     @staticmethod
     def of(confidence: Floats, hits: Floats) -> Ranking:
         """Rank by confidence [N], with hits [N] 1 where an example is right, else 0."""
-        order = np.argsort(-confidence, kind="stable")
-        falling = confidence[order]
-        last = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))
-        wrong = np.cumsum(1 - hits[order])[last]
-        return Ranking(np.append(0.0, last + 1), np.append(0.0, wrong))
+        (found,) = rankings(confidence, hits, [np.ones(len(hits))])
+        return found
 
     @property
     def count(self) -> int:
@@ -45,6 +43,17 @@ class Ranking:
         """[N] the share of wrong answers among the i most confident examples, i = 1..N."""
         number = np.arange(1, self.count + 1)
         return np.interp(number, self.answered, self.wrong) / number
+
+
+def rankings(confidence: Floats, hits: Floats, drawn: Iterable[Floats]) -> Iterator[Ranking]:
+    """`Ranking.of` samples of the examples, each [N] how often it holds an example; they are sorted once for all."""
+    order = np.argsort(-confidence, kind="stable")
+    falling, misses = confidence[order], 1 - hits[order]
+    last = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))
+    for counts in drawn:
+        times = counts[order]
+        answered, wrong = (np.append(0.0, np.cumsum(of)[last]) for of in (times, times * misses))
+        yield Ranking(answered, wrong)
 
 
 def aurc(ranking: Ranking) -> float:
