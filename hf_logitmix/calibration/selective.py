@@ -45,7 +45,7 @@ class Ranking:
         return np.interp(number, self.answered, self.wrong) / number
 
 
-def rankings(confidence: Floats, hits: Floats, drawn: Iterable[Floats]) -> Iterator[Ranking]:
+def rankings(confidence: Floats, hits: Floats, drawn: Iterable[np.ndarray]) -> Iterator[Ranking]:
     """`Ranking.of` samples of the examples, each [N] how often it holds an example; they are sorted once for all."""
     order = np.argsort(-confidence, kind="stable")
     falling, misses = confidence[order], 1 - hits[order]
