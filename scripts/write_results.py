@@ -78,7 +78,7 @@ def main() -> int:
             print(f"{path.relative_to(ROOT)} written")
     if is_check:
         return status
-    pictures = {found for path in PAGES for found in re.findall(r"images/(\w+?)__(\w+)\.png", path.read_text())}
+    pictures = {found for path in PAGES for found in re.findall(r"images/(\w+?)__([\w-]+)\.png", path.read_text())}
     for study, task in sorted(pictures):
         metrics = ["accuracy", "nll", "nll_scaled", "ece", "aurc"]
         forest(comparison_of(study, task), metrics).savefig(DOCS / "images" / f"{study}__{task}.png", dpi=130)

@@ -118,7 +118,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser("hf-logitmix compare", description=__doc__)
     parser.add_argument("data", help="GLUE task, file, folder, or dataset of the Hub")
     parser.add_argument(
-        "--methods", nargs="+", default=["logitmix", "mixup", "label_smoothing"], help="each may have options: quote it"
+        "--methods",
+        nargs="+",
+        default=["logitmix", "mixup", "label_smoothing"],
+        help="each may have options: quote it (logitmix mixup label_smoothing)",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[5], help="number of seeds (5)")
     parser.add_argument("--budget", help="time limit, such as 2h: no seed is started that would run past it")

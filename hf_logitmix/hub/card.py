@@ -135,7 +135,7 @@ def model_card(
         f"# {name}",
         f"{origin} on {dataset}{dataset_config and f' `{dataset_config}`'} with hf_logitmix {__version__}."
         if trained
-        else f"Not trained yet; saved with hf_logitmix {__version__}.",
+        else f"Not trained by the Trainer that saved it, with hf_logitmix {__version__}.",
         *([how_to_load] if how_to_load else []),
         *_results(metrics, list(dict.fromkeys(split_of.values())), counts, selected_on or {}, whole, intervals or {}),
         *(f"The temperature fitted on `{name}` is {value:.4f}." for name, value in (temperature or {}).items()),

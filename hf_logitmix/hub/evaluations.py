@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ else:
 logger = logging.getLogger(__name__)
 
 N_BINS = 10
+_BEFORE = -1  # the step of evaluations of weights that were trained on
 SINGLE = "single_label_classification"
 
 
@@ -43,6 +44,7 @@ class Evaluation(NamedTuple):
     examples: int
     metrics: dict[str, float]
     rows: tuple[np.ndarray, np.ndarray] | None  # logits [N, K] and labels, of one label an example
+    data: Any  # what was evaluated
 
 
 class EvaluationsMixin(_Base):
@@ -53,16 +55,32 @@ class EvaluationsMixin(_Base):
     """
 
     _evaluated: dict[str, Evaluation] | None = None
+    _evaluating: Any = None
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self._evaluated = {name: one._replace(step=_BEFORE) for name, one in (self._evaluated or {}).items()}
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        outer, own = self._evaluating, cast(Any, self.eval_dataset)
+        named = own[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        self._evaluating = own if named is None else named
+        try:
+            return super().evaluate(eval_dataset, *args, **kwargs)
+        finally:
+            self._evaluating = outer
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, **kwargs)
+        dataloader = args[0] if args else kwargs["dataloader"]
+        data = dataloader.dataset if self._evaluating is None else self._evaluating
         prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
         if str(prefix).startswith("eval"):
             known, state = self._evaluated or {}, (self.state.global_step, self._folds())
             known = {name: one for name, one in known.items() if (one.step, one.folds) == state}
             found = {name.removeprefix(f"{prefix}_"): value for name, value in (output.metrics or {}).items()}
             numbers = {name: value for name, value in found.items() if _is_number(value) and not name.endswith("time")}
-            known[str(prefix)] = Evaluation(*state, output.num_samples or 0, numbers, self._rows_of(output))
+            known[str(prefix)] = Evaluation(*state, output.num_samples or 0, numbers, self._rows_of(output), data)
             self._evaluated = known
         return output
 

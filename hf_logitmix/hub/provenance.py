@@ -20,6 +20,7 @@ import datasets
 import numpy as np
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
@@ -29,7 +30,7 @@ from hf_logitmix.digest import digest, in_short
 from hf_logitmix.method import Method
 from hf_logitmix.methods import METHODS
 from hf_logitmix.modalities.masks import Masks
-from hf_logitmix.models import public_name
+from hf_logitmix.models import public_name, unwrap
 from hf_logitmix.part import LabelSpec
 from hf_logitmix.soft_labels import problem_type_of
 from hf_logitmix.training.labels import label_column
@@ -96,12 +97,36 @@ class ProvenanceMixin(_Base):
             folder.mkdir(parents=True, exist_ok=True)
             told = {"problem_type": self.label_spec.problem_type, "soft_labels": self.label_spec.soft}
             record = {**(self._record or self._new_record()), **told, "steps": self.state.global_step}
+            if self._record is None and self.state.global_step == 0:
+                record = self._record_as_it_came() or record
             (folder / FILE_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         super().save_model(output_dir, _internal_call)
+
+    def _record_as_it_came(self) -> dict[str, Any]:
+        """Of a model that was not trained here: the record beside what it was loaded from, or one of no method.
+
+        It is empty for a model that is still to be trained.
+        """
+        before = record_of(getattr(getattr(unwrap(self.model), "config", None), "_name_or_path", None))
+        if before or self.train_dataset is not None:
+            return before
+        return {**self._new_record(), "method": None, "options": {}, "source": None, "steps": 0}
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         with told_to_trackers(self.args, for_trackers(self._record or self._new_record(), self.method)):
             return super()._inner_training_loop(*args, **kwargs)
+
+
+def record_of(model: str | None) -> dict[str, Any]:
+    """What the record beside a model says, of a folder or of the Hub's cache; empty without one."""
+    if not model:
+        return {}
+    path: Any = Path(model) / FILE_NAME
+    try:
+        path = path if path.exists() else try_to_load_from_cache(model, FILE_NAME)
+        return dict(json.loads(Path(path).read_text(encoding="utf-8"))) if isinstance(path, (str, Path)) else {}
+    except ValueError:  # no name of the Hub, or no JSON
+        return {}
 
 
 def method_record(method: Method) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from hf_logitmix.calibration.served import FOLDED, NAME, config_of
 from hf_logitmix.calibration.temperature import cross_fit
 from hf_logitmix.hub.card import model_card, write_eval_results
 from hf_logitmix.hub.evaluations import N_BINS, SINGLE, EvaluationsMixin, Figures
-from hf_logitmix.hub.provenance import versions
+from hf_logitmix.hub.provenance import record_of, versions
 from hf_logitmix.hub.usage import usage
 from hf_logitmix.method import Method
 from hf_logitmix.models import is_adapter, public_name, unwrap
+from hf_logitmix.training.calibrating import is_same_data
 from hf_logitmix.training.naming import DataFacts, facts_of
 from hf_logitmix.training.settings import training_settings
 from hf_logitmix.training.splits import choosing
@@ -37,6 +38,10 @@ else:
 logger = logging.getLogger(__name__)
 
 DIAGRAM = "reliability.png"
+_SCALED_ADAPTER = (
+    "A calibration was fitted, which an adapter does not keep: its probabilities are as trained, unless the model is "
+    "saved after `merge_and_unload()`."
+)
 _SMALL_MODELS = "hf_logitmix.vision.small_models"
 
 
@@ -76,7 +81,7 @@ class CardMixin(_Base):
         evaluated = self._current_evaluations()
         found, has_diagram = Figures(), False
         for prefix, one in evaluated.items():
-            found.add(self._split_name(prefix), prefix.removeprefix("eval").strip("_"), one)
+            found.add(self._split_name(prefix, one.data), prefix.removeprefix("eval").strip("_"), one)
         if rows := next(
             (one.rows for one in evaluated.values() if one.rows is not None and len(one.rows[0]) > 1), None
         ):
@@ -84,6 +89,10 @@ class CardMixin(_Base):
         is_peft = is_adapter(self.model)
         task, has_softmax = _first(tasks) or self._task(), self.label_spec.problem_type == SINGLE
         kept, known = getattr(config, NAME, None), card_of_base(base)
+        if is_peft and kept is not None:
+            found.remarks.append(_SCALED_ADAPTER)
+        if not trained and (before := record_of(base)):
+            found.remarks.append(f"Before, it was trained with {before['method']} for {before['steps']} steps.")
         loads = "import hf_logitmix.vision" if is_small_model(self.model) else ""
         card = model_card(
             title,
@@ -101,13 +110,13 @@ class CardMixin(_Base):
             if loads
             else "",
             trained=trained,
-            measured=self._measured_data(data) if evaluated else None,
+            measured=self._measured_data(data, [one.data for one in evaluated.values()]) if evaluated else None,
             intervals=found.intervals,
-            calibration=kept,
+            calibration=None if is_peft else kept,
             folded=getattr(config, FOLDED, None) or (),
             diagram=DIAGRAM if has_diagram else "",
-            usage=usage(title, task, kept, preamble=loads, peft=is_peft) if has_softmax else "",
-            limits=self._limits(bool(evaluated), kept) if trained else (),
+            usage=usage(title, task, None if is_peft else kept, preamble=loads, peft=is_peft) if has_softmax else "",
+            limits=self._limits([one.data for one in evaluated.values()], kept) if trained else (),
             versions=versions(),
             library_name="peft" if is_peft else "transformers",
             license=license or known.get("license"),
@@ -122,19 +131,17 @@ class CardMixin(_Base):
         own = facts_of(train, len(train) if has_length(train) else None)
         return own if name is None else DataFacts(name, config or "", "")
 
-    def _measured_data(self, trained_on: DataFacts) -> tuple[str, str]:
+    def _measured_data(self, trained_on: DataFacts, measured: Sequence[Any]) -> tuple[str, str]:
         """What figures are of: what the evaluation data tell; what was passed, where the training data's name was."""
         if trained_on.name != self._data_facts(None, None).name:
             return trained_on.name, trained_on.config
-        data = _all_of(self.eval_dataset)[0]
+        data = measured[0]
         own = facts_of(data, len(data) if has_length(data) else None)
         return own.name, own.config
 
-    def _split_name(self, prefix: str) -> str:
+    def _split_name(self, prefix: str, data: Any) -> str:
         """What an evaluation was on: the split that the dataset tells, unless the training set tells the same."""
-        data: Any = self.eval_dataset
         part = prefix.removeprefix("eval").strip("_")
-        data = data.get(part) if isinstance(data, dict) else data
         split = facts_of(data, None).split
         return split if split and split != facts_of(self.train_dataset, None).split else part or "evaluation"
 
@@ -150,15 +157,20 @@ class CardMixin(_Base):
         told = {name: value for name, value in every.items() if value is not None and value is not False}
         return {name: _public(value) for name, value in told.items() if value not in ({}, [], "")}
 
-    def _limits(self, is_evaluated: bool, kept: Any) -> Sequence[str]:
-        said = limits_of(self.args.seed, is_evaluated)
-        if chosen_by := choosing(self):
+    def _limits(self, measured: Sequence[Any], kept: Any) -> Sequence[str]:
+        said = limits_of(self.args.seed, bool(measured))
+
+        def is_measured(data: Any) -> bool:
+            return any(is_same_data(data, one) for one in measured)
+
+        chosen_by = choosing(self)
+        if chosen_by and (not measured or any(map(is_measured, _all_of(self.eval_dataset)))):
             said.append(
                 f"{chosen_by} chose the model on the evaluation examples, which makes figures on these look better."
             )
-        if kept is not None and any(self._calibrated_on is one for one in _all_of(self.eval_dataset)):
+        if kept is not None and is_measured(self._calibrated_on):
             said.append(
-                "The temperature it keeps was fitted on the evaluation examples; metrics that end in `_scaled` are "
+                "Its temperature was fitted on the evaluation examples; metrics that end in `_scaled` are "
                 "cross-fitted and do not use it."
             )
         return said

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, load_dataset, load_dataset_builder, load_from_disk
+from datasets.exceptions import DatasetsError
 from pyarrow import csv as arrow_csv
 
 FORMATS = ".csv, .tsv, .json, .jsonl or .parquet"
@@ -70,7 +71,8 @@ def read_named(name: str, config: str | None = None, argument: str = "dataset_na
         found: Any = (
             load_from_disk(str(folder)) if is_saved else _load(str(folder) if folder.exists() else name, config)
         )
-    except (OSError, ValueError) as error:  # not there, gated or offline; or a configuration that is not there
+    except (OSError, ValueError, DatasetsError) as error:
+        # not there, gated or offline; a configuration that is not there; or files whose columns differ
         chosen = f" with dataset_config_name={config!r}" if config else ""
         raise ValueError(
             f"{argument}={name!r}{chosen} could not be loaded ({_first_line(error)}): pass an id of the Hub, a "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,14 @@ class Labels:
         names: of the classes, in order; empty for regression.
         soft: whether a label is a probability for each class.
         rows: whether labels come as a number for each class.
+        named: whether the names came with the data or with a model, so that a label may be a class's number too.
     """
 
     problem_type: str
     names: tuple[str, ...] = ()
     soft: bool = False
     rows: bool = False
+    named: bool = field(default=False, compare=False)
 
     def encode(self, values: Sequence[Any], where: str) -> np.ndarray:
         """The numbers that a model learns: [N] class ids, [N] floats for regression, or [N, K] floats.
@@ -65,8 +67,8 @@ class Labels:
             raise ValueError(f"{where}: label {value!r} is a list, and the training labels are one class an example.")
         if (name := str(value)) in ids:
             return ids[name]
-        if _is_id(value) and 0 <= int(value) < len(ids) and not all(map(_is_id, ids)):
-            return int(value)  # of classes that have names
+        if self.named and _is_id(value) and 0 <= int(value) < len(ids) and not any(map(_is_id, ids)):
+            return int(value)
         raise ValueError(f"{where}: label {name!r} is none of the {len(ids)} classes: {few(self.names)}.")
 
     def _encode_rows(self, values: Sequence[Any], where: str) -> np.ndarray:
@@ -105,7 +107,7 @@ def label_values(data: Dataset, column: str) -> list[Any]:
 
     def plain(value: Any) -> Any:
         if isinstance(value, list):
-            return [plain(one) for one in value]
+            return [int(one) if isinstance(one, bool) else plain(one) for one in value]
         if value is None or value == "" or value != value:
             return None
         if names and isinstance(value, int):
@@ -188,7 +190,7 @@ def labels_of(
             raise ValueError(f"do_regression=True needs one number an example, and {where} holds lists.")
         return _labels_of_lists(values, where, names, soft)
     if names and not regression:
-        return Labels(ONE, names)
+        return Labels(ONE, names, named=True)
     if regression is None:
         regression = all(_is_score(value) for value in values) and not all(_is_id(value) for value in values)
     if regression:
@@ -245,7 +247,7 @@ def _labels_of_lists(values: Sequence[Any], where: str, names: tuple[str, ...], 
     found = names or _sorted_names(numbers)
     if len(found) < 2:
         raise ValueError(f"{where} names {len(found)} class: pass examples of at least two.")
-    return Labels(SEVERAL, found)
+    return Labels(SEVERAL, found, named=bool(names))
 
 
 def are_multi_hot(values: Sequence[Any]) -> bool:

@@ -82,7 +82,12 @@ class TextData:
 
 
 def tables_of_files(files: Mapping[str, str | None]) -> dict[str, Table]:
-    """Split -> table, of split -> path; a split without one is left out. Errors as in `read_file`."""
+    """Split -> table, of split -> path; a split without one is left out.
+
+    Raises:
+        ValueError: as `read_file`, and for one file in two places.
+    """
+    _check_apart({split: path and str(Path(path).resolve()) for split, path in files.items()}, "file")
     return {
         split: Table(read_file(path, f"{split}_file"), Path(path).name)
         for split, path in files.items()
@@ -100,14 +105,17 @@ def tables_of_name(
         called: split -> its name there; None finds it by `SPLITS`.
 
     Raises:
-        ValueError: as `read_named`, for a name that is not there, and for two that may be the same split.
+        ValueError: as `read_named`, for a name that is not there, for two that may be the same split, and for one name
+            in two places.
     """
+    _check_apart(called or {}, "split_name")
     found, tables = read_named(name, config), {}
+    taken = set((called or {}).values())  # which no other split is found by
     for split, usual in SPLITS.items():
         chosen = (called or {}).get(split)
         if chosen is not None and chosen not in found:
             raise ValueError(f"{split}_split_name={chosen!r} is no split of {name}, which has {', '.join(found)}.")
-        names = [chosen] if chosen is not None else [one for one in usual if one in found]
+        names = [chosen] if chosen is not None else [one for one in usual if one in found and one not in taken]
         if len(names) > 1:
             raise ValueError(f"{name} has the splits {' and '.join(names)}: choose one with --{split}_split_name.")
         if names:
@@ -118,6 +126,16 @@ def tables_of_name(
             "them with --train_split_name, --validation_split_name and --test_split_name."
         )
     return tables
+
+
+def _check_apart(called: Mapping[str, str | None], argument: str) -> None:
+    """Refuse to train, choose and measure on the same examples."""
+    places: dict[str, str] = {}
+    for split, name in called.items():
+        if name is not None and (other := places.setdefault(name, split)) != split:
+            raise ValueError(
+                f"{other}_{argument} and {split}_{argument} are both {Path(name).name}: pass other examples for one."
+            )
 
 
 def text_data(
@@ -157,7 +175,7 @@ def text_data(
         check_columns(table.data, columns if is_there or split != "test" else replace(columns, labels=()), table.where)
         if is_there:
             values[split] = _values(table, columns)
-        if split == "test" and all(value is None or value == -1 for value in values.get(split, [])):
+        if split == "test" and all(value in _missing(values.get("train", [])) for value in values.get(split, [])):
             values.pop(split, None)  # kept secret
         for row, value in enumerate(values.get(split, ()), start=1):
             if value is None or (isinstance(value, list) and None in value):
@@ -212,6 +230,11 @@ def part(data: TextData, split: str, count: int | None, seed: int, argument: str
     if count < (classes := len(np.unique(groups))):
         raise ValueError(f"{argument}={count}: pass at least {classes}, an example of each class.")
     return whole.select(stratified(groups, count, seed))
+
+
+def _missing(known: Sequence[Any]) -> list[Any]:
+    """What stands in the place of labels that are kept secret: nothing, or -1 where it is no label of training."""
+    return [None] if "-1" in map(str, known) else [None, -1, "-1"]
 
 
 def _values(table: Table, columns: Columns) -> list[Any]:

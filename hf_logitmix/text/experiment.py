@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_logitmix import MixTrainer, MixTrainingArguments
 from hf_logitmix.analysis.snapshots import Snapshots, spread
@@ -88,6 +88,7 @@ class TextExperiment(ABC):
                 "max_seq_length=%d: %s holds %d tokens, so longer inputs are cut to that.",
                 *(self.max_seq_length, type(self.model).__name__, self.length),
             )
+        self._check_metric(args.metric_for_best_model)
         data = {name: [(split, self._tokenise(part)) for split, part in parts] for name, parts in self.splits.items()}
         train, dev, validation = (data.get(name, []) for name in ("train", "dev", "validation"))
         watched = validation or dev
@@ -145,6 +146,19 @@ class TextExperiment(ABC):
         logits, labels = self._logits(prediction.predictions), np.asarray(prediction.label_ids)
         watched = watched_metrics(logits, labels, N_BINS, chosen_by) if has_one_class(self.task) else {}
         return watched | self.metrics(labels, logits)
+
+    def _check_metric(self, name: str | None) -> None:
+        """Refuse a checkpoint's metric that evaluation will not give, by what it gives of made-up logits."""
+        count = self.task.num_labels
+        rng = np.random.default_rng(0)
+        logits = rng.normal(size=(8 * count, self.model.config.num_labels or count))
+        labels: Any = {
+            "regression": lambda: rng.normal(size=len(logits)),
+            "multi_label_classification": lambda: np.tile(np.eye(count), (8, 1)),
+        }.get(self.task.problem_type, lambda: np.arange(len(logits)) % count)()
+        given = ["loss", *self._compute_metrics(name, EvalPrediction(logits, labels))]
+        if name is not None and name.removeprefix("eval_") not in given:
+            raise ValueError(f"metric_for_best_model={name!r} is none of {', '.join(given)}: pass one of these.")
 
     def _logits(self, predictions: Any) -> np.ndarray:
         """Logits [N, K] with the columns of the task's classes, of what the model predicts."""

@@ -131,6 +131,11 @@ def run(texts: TextArguments, args: OwnTrainingArguments, data: TextData) -> dic
     """
     named = [split for split in ("test", "validation", HELD) if args.do_eval and data.has_labels(split)]
     reported, watched = (named[0] if named else ""), (named[-1] if len(named) > 1 and args.do_train else "")
+    if len(named) > 2 and args.do_train:
+        raise ValueError(
+            "the figures are of the test texts, and both the validation texts and --val_split would choose the "
+            "checkpoint: leave one out."
+        )
     if watched == "" and reported == HELD and (chosen_by := chooses(args)):
         raise ValueError(
             f"{chosen_by} would choose the model on the examples that its figures are of: pass "
@@ -176,9 +181,8 @@ def labels_of_model(texts: TextArguments) -> Labels:
     with loading("model_name_or_path", name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=texts.trust_remote_code)
     kind = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
-    return Labels(
-        kind, () if kind == "regression" else tuple(str(config.id2label[k]) for k in range(config.num_labels))
-    )
+    names = () if kind == "regression" else tuple(str(config.id2label[k]) for k in range(config.num_labels))
+    return Labels(kind, names, named=True)
 
 
 def _tables(texts: TextArguments) -> dict[str, Table]:

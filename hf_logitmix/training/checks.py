@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -121,15 +122,20 @@ def check_launch(args: TrainingArguments) -> None:
         )
 
 
-def check_best_metric(args: TrainingArguments) -> None:
-    """Refuse to choose the worst checkpoint: ``greater_is_better`` is True by default for all names but losses."""
-    metric = metric_of(args.metric_for_best_model or "")
+def check_best_metric(args: TrainingArguments, datasets: Iterable[str] = ()) -> None:
+    """Refuse to choose the worst checkpoint: ``greater_is_better`` is True by default for all names but losses.
+
+    Args:
+        args: that choose.
+        datasets: names of the evaluation datasets, which begin the names of their metrics.
+    """
+    name = (args.metric_for_best_model or "").removeprefix("eval_")
+    metric = next(filter(None, (metric_of(name.removeprefix(f"{data}_")) for data in ("", *datasets))), None)
     if metric is not None and args.greater_is_better is not metric.higher_is_better:
         raise ValueError(
             f"metric_for_best_model={args.metric_for_best_model!r} is better when it is "
             f"{'higher' if metric.higher_is_better else 'lower'}, and greater_is_better={args.greater_is_better} would "
-            f"choose the worst checkpoint: pass greater_is_better={metric.higher_is_better}, or MixTrainingArguments "
-            "without it."
+            f"choose the worst checkpoint: pass greater_is_better={metric.higher_is_better}."
         )
 
 

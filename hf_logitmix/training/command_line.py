@@ -137,7 +137,7 @@ def summary(results: dict[str, Any], output_dir: str) -> str:
             f"examples ({kept['fitted_on']})"
         )
     elif "calibration" in results and not results["settings"].get("calibration_split"):
-        lines.append("  the model keeps no temperature: no examples were held out to fit one on")
+        lines.append("  the model keeps no temperature: none was fitted on examples that were held out")
     if "train_seconds" in results:
         lines.append(f"  {'train_seconds':<24}{results['train_seconds']:>9.1f}")
     lines += [f"  on {split}: {remark}" for split, remark in results.get("remarks", {}).items()]

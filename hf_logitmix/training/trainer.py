@@ -125,7 +125,7 @@ class MixTrainerMixin(
         self._made_for: tuple[Any, ...] = ()
         self._has_own_optimizer = self.optimizer is not None
         checks.check_launch(self.args)
-        checks.check_best_metric(self.args)
+        checks.check_best_metric(self.args, self.eval_dataset if isinstance(self.eval_dataset, dict) else ())
         other_libraries.check_class(type(self.model))  # of a model_init
         other_libraries.check_class(type(self.data_collator))
         other_libraries.check_adapter(self.model)

@@ -120,6 +120,15 @@ def test_a_checkpoint_is_chosen_by_a_scaled_metric(tmp_path):
     assert json.dumps(logged)
 
 
+def test_the_worst_checkpoint_is_not_chosen_by_a_metric_of_one_of_several_datasets(tmp_path):
+    """Whose name begins with that of the dataset, so that transformers takes it for one that is better the higher."""
+    args = arguments(tmp_path, cls=MixTrainingArguments, metric_for_best_model="eval_dev_nll_scaled")
+    assert args.greater_is_better is True
+    for sets in ({"dev": examples(8)}, {"dev": examples(8), "dev_2": examples(8)}):
+        with pytest.raises(ValueError, match=r"'eval_dev_nll_scaled' is better when it is lower.*greater_is_better=F"):
+            MixTrainer(tiny_bert(), args, method="vanilla", train_dataset=examples(8), eval_dataset=sets)
+
+
 def test_the_worst_checkpoint_is_not_chosen(tmp_path):
     args = arguments(tmp_path, metric_for_best_model="nll", greater_is_better=True)
     with pytest.raises(ValueError, match=r"metric_for_best_model='nll' is better when it is lower.*greater_is_better"):

@@ -1,7 +1,9 @@
 """The card of a plain MixTrainer: what it says is what was done and measured, and nothing of the machine is in it."""
 
+import json
 import re
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -180,6 +182,50 @@ def test_the_figures_are_those_of_the_best_checkpoint(tmp_path):
     assert found["nll"] == pytest.approx(calibration_metrics(*logits_of(trainer.model))["nll"], abs=6e-5)
 
 
+@pytest.mark.parametrize("prefix", ["eval", "eval_test"])
+def test_figures_are_of_what_was_evaluated(tmp_path, prefix):
+    """Not of the evaluation set of the Trainer, which chose nothing and fitted nothing here."""
+    trainer = trainer_of(tmp_path, evaluation=table(10, "validation", seed=5, **ON_HUB))
+    trainer.train()
+    test = table(30, "test", seed=6, **ON_HUB)
+    trainer.calibrate(test)
+    trainer.evaluate(test, metric_key_prefix=prefix)
+    text = card_of(trainer)
+    assert "## Results on test" in text
+    assert "Measured on 30 examples of `test`." in text
+    assert "Its temperature was fitted on the evaluation examples" in text
+    trainer.calibrate(trainer.eval_dataset)
+    assert "Its temperature was fitted on the evaluation examples" not in card_of(trainer)
+
+
+def test_a_second_training_has_no_figures_of_the_first(tmp_path):
+    trainer = trainer_of(tmp_path)
+    trainer.train()
+    trainer.evaluate()
+    assert "nll" in values_of(card_of(trainer))
+    trainer.train()
+    assert values_of(card_of(trainer)) == {}
+
+
+def test_a_model_that_was_trained_before_keeps_its_record(tmp_path):
+    """Loaded, calibrated and pushed by a Trainer that trains nothing."""
+    first = trainer_of(tmp_path, method="mixup")
+    first.train()
+    first.save_model()
+    folder = first.args.output_dir
+    again = AutoModelForSequenceClassification.from_pretrained(folder)
+    trainer = MixTrainer(again, arguments(tmp_path / "later"), eval_dataset=examples(40, seed=5))
+    trainer.calibrate(trainer.eval_dataset)
+    trainer.save_model()
+    records = [json.loads((path / "hf_logitmix.json").read_text()) for path in (Path(folder), tmp_path / "later")]
+    assert records[0] == records[1]
+    assert (records[0]["method"], records[0]["steps"]) == ("mixup", 2)
+    assert "Before, it was trained with mixup for 2 steps." in card_of(trainer)
+    alone = MixTrainer(tiny_bert(), arguments(tmp_path / "alone"), eval_dataset=examples(40, seed=5))
+    alone.save_model()
+    assert json.loads((tmp_path / "alone" / "hf_logitmix.json").read_text())["method"] is None
+
+
 def test_several_evaluation_sets_have_a_column_of_names_each(tmp_path):
     sets = {"matched": examples(30, seed=5), "other": examples(20, seed=6)}
     trainer = trainer_of(tmp_path, evaluation=sets)
@@ -319,7 +365,7 @@ def test_a_temperature_of_the_evaluation_examples_is_said(tmp_path):
         row["labels"] = int(label)
     trainer.calibrate(trainer.eval_dataset, "ts_mix")
     trainer.evaluate()
-    assert "The temperature it keeps was fitted on the evaluation examples" in card_of(trainer)
+    assert "Its temperature was fitted on the evaluation examples" in card_of(trainer)
     trainer.calibrate(list(trainer.eval_dataset), "ts_mix")
     assert "fitted on the evaluation examples" not in card_of(trainer)
 
@@ -342,7 +388,7 @@ def test_regression_and_an_untrained_model_promise_nothing(tmp_path):
     args = arguments(tmp_path, max_steps=1)
     trainer = MixTrainer(tiny_bert(num_labels=1), args, method="mixup", train_dataset=rows, eval_dataset=rows[:8])
     untrained = card_of(trainer)
-    assert "Not trained yet" in untrained
+    assert "Not trained by the Trainer that saved it" in untrained
     assert "## Method" not in untrained
     trainer.train()
     trainer.evaluate()
@@ -357,6 +403,10 @@ def test_an_adapter_is_loaded_with_peft(tmp_path):
     trainer.train()
     text = card_of(trainer)
     assert "AutoPeftModelForSequenceClassification.from_pretrained(name)" in text
+    trainer.calibrate(examples(40, seed=5))
+    text = card_of(trainer)
+    assert "A calibration was fitted, which an adapter does not keep" in text
+    assert "config.calibration" not in text
     assert "library_name: peft" in text
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from hf_logitmix.tables.labels import Labels, labels_of
+from hf_logitmix.tables.labels import Labels, label_values, labels_of
 from hf_logitmix.text.data import Table, part, text_data, with_validation
 
 ONE, SEVERAL = "single_label_classification", "multi_label_classification"
@@ -67,7 +67,9 @@ def test_labels_of_no_kind(values, options, says):
 UNKNOWN = [
     (Labels(ONE, ("a", "b")), ["a", "c"], "row 2: label 'c' is none of the 2 classes: a, b"),
     (Labels(ONE, ("0", "1")), [0, 2], "row 2: label '2' is none of the 2 classes: 0, 1"),
-    (Labels(ONE, ("no", "yes")), [1, 2], "row 2: label '2' is none of the 2 classes: no, yes"),
+    (Labels(ONE, ("no", "yes"), named=True), [1, 2], "row 2: label '2' is none of the 2 classes: no, yes"),
+    (Labels(ONE, ("no", "yes")), ["no", 1], "row 2: label '1' is none of the 2 classes: no, yes"),
+    (Labels(ONE, ("1", "2", "other")), ["1", "0"], "row 2: label '0' is none of the 3 classes: 1, 2, other"),
     (Labels(ONE, ("a", "b")), [["a"]], r"row 1: label \['a'\] is a list"),
     (Labels("regression"), ["1", "x"], "row 2: label 'x' is no number"),
     (Labels("regression"), ["1", "nan"], "row 2: label 'nan' is no number"),
@@ -100,7 +102,14 @@ def test_a_label_that_training_lacks_is_named_with_its_row(labels, values, says)
 
 
 def test_ids_are_those_of_classes_that_have_names():
-    assert Labels(ONE, ("no", "yes")).encode([1, "no", "0"], "dev.csv").tolist() == [1, 0, 0]
+    named = labels_of(["no", "yes"], "train", names=("no", "yes"))
+    assert named.encode([1, "no", "0"], "dev.csv").tolist() == [1, 0, 0]
+
+
+def test_bools_in_lists_are_zeros_and_ones():
+    data = Dataset.from_dict({"labels": [[True, False, False], [False, True, True]]})
+    values = label_values(data, "labels")
+    assert labels_of(values, "train").encode(values, "train").tolist() == [[1, 0, 0], [0, 1, 1]]
 
 
 def tables(**splits):
@@ -122,12 +131,21 @@ def test_class_labels_go_by_their_names_also_where_a_split_has_another_order():
     assert [found.targets(split).tolist() for split in found.splits] == [[0, 2], [2, 1]]
 
 
-@pytest.mark.parametrize("kept_back", [["", ""], [None, None], [-1, -1]])
-def test_a_test_split_whose_labels_are_kept_back_is_there_to_predict(kept_back):
-    train = {"text": ["a", "b"], "label": ["1", "0"] if kept_back[0] == "" else [1, 0]}
+@pytest.mark.parametrize("kept_back", [["", ""], [None, None], [-1, -1], ["-1", "-1"]])
+@pytest.mark.parametrize("known", [[1, 0], [1.5, 0.25]])
+def test_a_test_split_whose_labels_are_kept_back_is_there_to_predict(kept_back, known):
+    """In a csv all fields are texts."""
+    train = {"text": ["a", "b"], "label": list(map(str, known)) if isinstance(kept_back[0], str) else known}
     found = text_data(tables(train=train, test={"text": ["c", "d"], "label": kept_back}))
     assert found.splits["test"].to_list() == [{"text": "c"}, {"text": "d"}]
     assert (found.has_labels("train"), found.has_labels("test"), found.has_labels("validation")) == (True, False, False)
+
+
+@pytest.mark.parametrize("kept", [[-1, -1], ["-1", "-1"]])
+def test_minus_one_is_a_label_where_training_has_it(kept):
+    values = [1, -1] if kept[0] == -1 else ["1", "-1"]
+    found = text_data(tables(train={"text": ["a", "b"], "label": values}, test={"text": ["c", "d"], "label": kept}))
+    assert found.targets("test").tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("missing", [None, math.nan])

@@ -280,6 +280,23 @@ REFUSED = [
         "max_train_samples=2: pass at least 3",
     ),
     (["--train_file", "t.jsonl", "--method", "mixapp"], "method='mixapp' is unknown"),
+    (
+        ["--train_file", "t.jsonl", "--validation_file", "t.jsonl"],
+        r"train_file and validation_file are both t\.jsonl: pass other examples for one",
+    ),
+    (
+        ["--train_file", "t.jsonl", "--validation_file", "u.jsonl", "--test_file", "v.jsonl", "--val_split", "0.2"],
+        "both the validation texts and --val_split would choose the checkpoint: leave one out",
+    ),
+    (
+        ["--train_file", "t.jsonl", "--val_split", "0.2", "--metric_for_best_model", "f1"],
+        "metric_for_best_model='f1' is none of loss, .*f1_macro.*: pass one of these",
+    ),
+    (
+        ["--dataset_name", "odd", "--train_split_name", "first", "--test_split_name", "first"],
+        "train_split_name and test_split_name are both first",
+    ),
+    (["--dataset_name", "columns"], "dataset_name='columns' could not be loaded"),
     (["--train_file", "t.jsonl", "--max_seq_length", "2"], "max_seq_length=2: pass at least 3"),
     (["--train_file", "t.jsonl", "--do_regression", "true", "--soft_labels", "true"], "exclude each other"),
     (["--train_file", "t.jsonl", "--metric_for_best_model", "rmse", "--greater_is_better", "true"], "largest rmse"),
@@ -295,7 +312,11 @@ REFUSED = [
 @pytest.mark.parametrize(("added", "says"), REFUSED)
 def test_what_is_refused_writes_nothing(model, tmp_path, monkeypatch, added, says):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "t.jsonl", rows("names", 30))
+    for name in "tuv":
+        write(tmp_path / f"{name}.jsonl", rows("names", 30))
+    (tmp_path / "columns").mkdir()
+    (tmp_path / "columns" / "train.csv").write_text("text,label\na,0\n")
+    (tmp_path / "columns" / "test.csv").write_text("text,other\na,0\n")
     write(tmp_path / "other.jsonl", [*rows("names", 1), {"review": "x", "label": "rage"}])
     small = datasets.Dataset.from_list(rows("names", 6))
     for name, splits in {"several": ("train", "valid", "dev"), "odd": ("first", "second")}.items():
@@ -304,6 +325,15 @@ def test_what_is_refused_writes_nothing(model, tmp_path, monkeypatch, added, say
         train.main([*model, "--output_dir", "out", *added])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_is_named_for_one_use_is_found_for_no_other(model, tmp_path):
+    """A folder of train and test, whose test split is asked to be the one for validation."""
+    small = datasets.Dataset.from_list(rows("names", 30))
+    datasets.DatasetDict({"train": small, "test": small.select(range(6))}).save_to_disk(tmp_path / "two")
+    args = train.OwnTrainingArguments(str(tmp_path / "out"), use_cpu=True)
+    data = train.load(train.TextArguments(dataset_name=str(tmp_path / "two"), validation_split_name="test"), args)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 30, "validation": 6}
 
 
 @pytest.mark.parametrize(("left_out", "says"), [(0, "--model_name_or_path is needed"), (2, "--output_dir is needed")])

@@ -84,7 +84,7 @@ def from_known(known: HubImages) -> ImageData:
                     f"{known.hub_id} has no column {column!r} of type {kind.__name__} in split {split} (its columns: "
                     f"{found}): its layout has changed, so pass a folder instead."
                 )
-        classes = Labels(ONE, tuple(data.features[known.label].names))
+        classes = Labels(ONE, tuple(data.features[known.label].names), named=True)
         splits[split] = split_of(data, known.image, known.label, classes, f"split {split} of {known.hub_id}")
     look = Look(known.image_size, known.channels, known.mean, known.std)
     return image_data(known.hub_id, splits, classes.names, look, known.test)

@@ -163,7 +163,7 @@ def _chosen(kind: str, named: str | None, data: datasets.Dataset, found: Sequenc
 def _labels(data: datasets.Dataset, label: str, where: str) -> Labels:
     """The classes, by the training images."""
     if names := class_names(data, label):
-        return Labels(ONE, names)
+        return Labels(ONE, names, named=True)
     values = [value for value in label_values(data, label) if value is not None]
     if not values:
         raise ValueError(f"{where} holds no labels: name another with --label_column.")
