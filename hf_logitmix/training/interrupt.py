@@ -52,6 +52,14 @@ class SaveOnInterrupt(TrainerCallback):
             control.should_training_stop = True
         return control
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Trainer calls this behind a stop too, where an evaluation would be one that a run left alone never has."""
+        if self.stopped and not float(state.epoch or 0).is_integer():
+            control.should_evaluate = control.should_save = False
+        return control
+
     def _asked_anywhere(self, args: TrainingArguments) -> bool:
         """Whether any process was asked: all must stop at the same step, or the others would wait for ever."""
         if args.world_size == 1:

@@ -17,6 +17,7 @@ from hf_logitmix.vision.images import WHAT_AN_IMAGE_IS, ImageSet, ReadWhenAsked,
 from hf_logitmix.vision.transforms import drawn_from
 
 _LABELS = ("labels", "label")
+_FEW = 16  # images that are read to see whose labels an attribute holds
 
 
 def as_image_set(data: Any, *, needs_labels: bool = False, own_collator: bool = False) -> Any:
@@ -156,9 +157,21 @@ def _known_labels(data: Any) -> np.ndarray | None:
         is_changed = data.target_transform is not None or (data.transforms is not None and data.transform is None)
         names = [name for name in ("targets", "labels", "_labels") if hasattr(data, name)]
         found = getattr(data, names[0]) if names and not is_changed else None
+        found = found if _come_with_images(found, data) else None
     is_list = isinstance(found, (list, np.ndarray, Tensor)) and len(found) == len(data)
     labels = np.asarray(found) if is_list else np.zeros(0)
     return labels if (labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)) or _are_rows(labels) else None
+
+
+def _come_with_images(labels: Any, data: Any) -> bool:
+    """Whether an attribute of a dataset holds what stands beside its images, of which a few are read."""
+    if labels is None or len(labels) != len(data):
+        return False
+    with drawn_from(0):  # a transform of the user's may draw
+        return all(
+            np.array_equal(np.asarray(data[number][1]), np.asarray(labels[number]))
+            for number in np.linspace(0, len(data) - 1, min(len(data), _FEW)).astype(int).tolist()
+        )
 
 
 def _are_rows(labels: np.ndarray) -> bool:

@@ -28,7 +28,7 @@ from hf_logitmix.figure import Figure
 from hf_logitmix.models import call, check_is_trained, classifier_of, linear_of
 from hf_logitmix.training.labels import label_spec
 from hf_logitmix.vision.data import ImageData, load_images
-from hf_logitmix.vision.inputs import input_config
+from hf_logitmix.vision.inputs import input_config, of_channels
 from hf_logitmix.vision.transforms import image_transform
 from hf_logitmix.vision.wrap import inner_module
 
@@ -144,7 +144,7 @@ def look_at(model: nn.Module, images: Sequence[Image.Image], data: ImageData) ->
         data: tells the statistics and the size where the model does not.
 
     Raises:
-        ValueError: for a model of other classes or channels than the data's, and as `activation_maps`.
+        ValueError: for a model of other classes than the data's, and as `activation_maps`.
     """
     count, wanted = label_spec(model).num_labels, input_config(model)
     if count != len(data.label_names):
@@ -152,16 +152,12 @@ def look_at(model: nn.Module, images: Sequence[Image.Image], data: ImageData) ->
             f"it has {count} classes and dataset {data.name} has {len(data.label_names)}: pass the dataset that it was "
             "trained on."
         )
-    if wanted.channels not in (None, data.channels):
-        raise ValueError(
-            f"it reads images of {wanted.channels} channels and those of dataset {data.name} have {data.channels}: "
-            "pass the dataset that it was trained on."
-        )
-    size, none, one = wanted.image_size or data.image_size, (0.0,) * data.channels, (1.0,) * data.channels
+    channels = wanted.channels or data.channels
+    size, none, one = wanted.image_size or data.image_size, (0.0,) * channels, (1.0,) * channels
     filter_, crop_pct = wanted.interpolation or "bilinear", wanted.crop_pct or 1.0
     view = image_transform(size, none, one, is_training=False, interpolation=filter_, crop_pct=crop_pct)
     views = torch.stack([view(image) for image in images])
-    statistics = (wanted.mean or data.mean, wanted.std or data.std)
+    statistics = (wanted.mean or of_channels(data.mean, channels), wanted.std or of_channels(data.std, channels))
     mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in statistics)
     maps, logits = activation_maps(model, (views - mean) / std)
     probabilities, predicted = logits.softmax(1).max(1)
@@ -246,6 +242,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser("hf-logitmix cam", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of hf-logitmix images")
     parser.add_argument("--dataset", required=True, help="what the runs were trained on, as in hf-logitmix images")
+    for kind in ("image", "label"):
+        parser.add_argument(f"--{kind}_column", help=f"column of a table that holds the {kind}s, found without it")
     parser.add_argument("--output", required=True, help="the picture, such as cam.png")
     parser.add_argument("--images", type=int, default=8, help="number of test images (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images (%(default)s)")
@@ -253,7 +251,7 @@ def main(argv: list[str] | None = None) -> int:
     for run in args.runs:
         if not (Path(run) / "config.json").is_file():
             raise ValueError(f"run {run} holds no model: pass an output_dir of hf-logitmix images.")
-    data = load_images(args.dataset)
+    data = load_images(args.dataset, args.image_column, args.label_column)
     if not data.test_split:
         raise ValueError(f"dataset={args.dataset!r} has training images alone: pass one with test images.")
     chosen = data.test.select(choose(data.test.labels, args.images, args.seed))

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import timm
@@ -23,7 +24,7 @@ from hf_logitmix.training.checkpoints import last_complete_checkpoint
 from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.vision.data import ImageData
 from hf_logitmix.vision.images import ImageSet
-from hf_logitmix.vision.inputs import image_processor, input_config, of_channels
+from hf_logitmix.vision.inputs import InputConfig, image_processor, input_config, of_channels
 from hf_logitmix.vision.models import EXAMPLE, create_model
 from hf_logitmix.vision.parts import Parts, parts_of
 from hf_logitmix.vision.records import SummaryMixin
@@ -78,8 +79,21 @@ class ImageExperiment:
 
     @property
     def size(self) -> int:
-        """The side that images are trained at."""
-        return self.images.image_size or self.data.image_size
+        """The side that images are read at: what is asked for, else that of a saved model, else that of the data."""
+        own = None if self.name.startswith(_TIMM) else self._saved_inputs.image_size
+        return self.images.image_size or own or self.data.image_size
+
+    @cached_property
+    def processor(self) -> Any:
+        """The image processor of a saved model; None for one of timm's, and where there is none."""
+        return None if self.name.startswith(_TIMM) else image_processor(self.name, download=True)
+
+    @cached_property
+    def _saved_inputs(self) -> InputConfig:
+        """What a saved model tells of its images."""
+        with loading("model", self.name, EXAMPLE):
+            config = AutoConfig.from_pretrained(self.name, trust_remote_code=self.images.trust_remote_code)
+        return input_config(cast(Any, SimpleNamespace(config=config)), self.processor)
 
     @property
     def channels(self) -> int:
@@ -102,7 +116,8 @@ class ImageExperiment:
             what ``all_results.json`` holds, or None if the run was interrupted and saved.
         """
         parts = parts_of(self.data, self.images, args)
-        if self.size <= SMALL and not (args.scale or args.ratio or args.no_aug) and args.padding is None:
+        is_cropped = args.scale or args.ratio or args.no_aug or args.padding is not None
+        if args.do_train and self.size <= SMALL and not is_cropped:
             args.padding = self.size // 8
         if not args.do_train:
             self._check_head()
@@ -161,9 +176,9 @@ class ImageExperiment:
         trainer = ImageRunTrainer(
             model,
             args,
-            processing_class=None if self.name.startswith(_TIMM) else image_processor(self.name),
+            processing_class=self.processor,
             train_dataset=data.train if args.do_train else None,
-            eval_dataset=(data.validation or data.test) if args.do_eval else None,
+            eval_dataset=data.validation or (data.test if args.do_eval else None),
             compute_metrics=partial(_metrics, args.metric_for_best_model),
             image_size=self.size,
             **({} if input_config(model).mean is not None else self.moments),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from PIL.Image import Resampling
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoImageProcessor
 
+_ALIKE = 0.05  # in deviations of the pixels: what other ways of interpolating may differ by
 _SIDES = ("height", "width", "shortest_edge")
 
 
@@ -66,14 +69,22 @@ def input_config(model: nn.Module, processor: Any = None) -> InputConfig:
     )
 
 
-def image_processor(name: str) -> Any:
-    """The image processor beside a model's weights, in its folder or the cache, or None; nothing is downloaded."""
+def image_processor(name: str, *, download: bool = False) -> Any:
+    """The image processor beside a model's weights, in its folder, the cache or on the Hub; None if there is none."""
     if not name:
         return None
     try:
-        return AutoImageProcessor.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+        return AutoImageProcessor.from_pretrained(name, local_files_only=not download, trust_remote_code=False)
     except (OSError, ValueError):
         return None
+
+
+def reads_alike(processor: Any, transform: Callable[[Image.Image], Tensor]) -> bool:
+    """Whether an image processor makes of a picture, one wider than high, nearly what a transform makes of it."""
+    across = np.tile(np.linspace(0, 255, 96).astype(np.uint8), (64, 1))
+    picture = Image.fromarray(np.stack([across, across[:, ::-1], 255 - across // 2], axis=2))
+    made, own = processor(images=picture, return_tensors="pt")["pixel_values"][0], transform(picture)
+    return made.shape == own.shape and float((made - own).abs().mean()) < _ALIKE
 
 
 def of_channels(values: Sequence[float], channels: int) -> list[float]:

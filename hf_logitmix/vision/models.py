@@ -118,7 +118,7 @@ def create_model(
     size = wanted.image_size if _size_is_fixed(model) else None
     if size is not None and image_size not in (None, size):
         raise ValueError(
-            f"image_size={image_size}, but {name} was made for {size}: leave it out and resize the images."
+            f"image_size={image_size}, but {name} was made for {size}: pass image_size={size}, and they are resized."
         )
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -11,11 +12,17 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import DefaultDataCollator, TrainerCallback, TrainingArguments, default_data_collator
+from transformers import (
+    DefaultDataCollator,
+    TimmWrapperForImageClassification,
+    TrainerCallback,
+    TrainingArguments,
+    default_data_collator,
+)
 
 from hf_logitmix.forward import mixed_forward
 from hf_logitmix.methods import Method
-from hf_logitmix.models import call, evaluating
+from hf_logitmix.models import call, evaluating, unwrap
 from hf_logitmix.pairing.plan import MixPlan
 from hf_logitmix.step import Step
 from hf_logitmix.training.collator import MixCollator
@@ -25,11 +32,13 @@ from hf_logitmix.vision.adapters import as_image_set, label_names_of
 from hf_logitmix.vision.bare_config import timm_config, write_config
 from hf_logitmix.vision.ema import EmaMixin
 from hf_logitmix.vision.images import ImageSet, Transform, check_contrast, check_sizes, collate_images
-from hf_logitmix.vision.inputs import input_config
+from hf_logitmix.vision.inputs import input_config, reads_alike
 from hf_logitmix.vision.records import SpeedMixin
 from hf_logitmix.vision.timm_training import TimmTrainingMixin
 from hf_logitmix.vision.transforms import Augmentation, AugmentedSet, EvaluatedSet, drawn_from, image_transform
 from hf_logitmix.vision.wrap import BareClassifier, as_classifier, file_state, inner_module
+
+logger = logging.getLogger(__name__)
 
 
 class ImageMixTrainer(SpeedMixin, TimmTrainingMixin, EmaMixin, MixTrainer):
@@ -196,7 +205,21 @@ class ImageMixTrainer(SpeedMixin, TimmTrainingMixin, EmaMixin, MixTrainer):
         train = self.train_dataset
         looked_at = self._few_of(self._readable(train) if isinstance(train, AugmentedSet) else train)
         check_sizes(looked_at, "train_dataset")
+        self._compare_with_processor()
         check_contrast(looked_at, self._inputs() if isinstance(train, AugmentedSet) else {})
+
+    def _compare_with_processor(self) -> None:
+        """Say where the image processor that is saved reads images in another way than they are evaluated in here."""
+        processor, data = self.processing_class, next(iter(_all_of(self.eval_dataset)), None)
+        if processor is None or not isinstance(data, EvaluatedSet):
+            return
+        if len(self._inputs()["mean"]) == 3 and not reads_alike(processor, self._transform(is_training=False)):
+            logger.warning(
+                "%s, which is saved beside the model, makes other images than those that are evaluated here, so that "
+                "pipelines read them otherwise: pass --image_size, --crop_pct and --interpolation as it has them, or "
+                "save one that does as these say.",
+                type(processor).__name__,
+            )
 
     def _few_of(self, data: Any) -> list[Mapping[str, Any]]:
         """Up to 16 examples, spread evenly, of data that gives ``pixel_values`` by number; else none."""
@@ -275,6 +298,9 @@ class ImageMixTrainer(SpeedMixin, TimmTrainingMixin, EmaMixin, MixTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if inner_module(self.model) is not self.model:
             state_dict = file_state(self.model, state_dict)
+        model: Any = unwrap(self.model)
+        if isinstance(model, TimmWrapperForImageClassification) and getattr(model.config, "pretrained_cfg", None):
+            model.config.pretrained_cfg = {**model.config.pretrained_cfg, **self._images_of_timm()}
         super()._save(output_dir, state_dict)
         if isinstance(self.model, BareClassifier):
             count = self.label_spec.num_labels
@@ -315,6 +341,10 @@ class ImageMixTrainer(SpeedMixin, TimmTrainingMixin, EmaMixin, MixTrainer):
 def _is_raw(data: Any) -> bool:
     """Whether images are ours to transform."""
     return isinstance(data, (AugmentedSet, EvaluatedSet)) or (isinstance(data, ImageSet) and data.transform is None)
+
+
+def _all_of(data: Any) -> list[Any]:
+    return list(data.values()) if isinstance(data, dict) else [data]
 
 
 def _each(data: Any, change: Any) -> Any:

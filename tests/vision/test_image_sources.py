@@ -229,6 +229,15 @@ def test_a_damaged_image_in_a_table_is_named_by_its_number(tmp_path, pictures):
         load_images(str(tmp_path / "a.parquet"))
 
 
+def test_a_missing_image_in_a_table_is_named_by_its_number(tmp_path, pictures):
+    data = table(pictures[0], "train").to_dict()
+    data["img"][2] = None
+    whole = datasets.Dataset.from_dict(data, features=table(pictures[0], "train").features)
+    whole.to_parquet(str(tmp_path / "a.parquet"))
+    with pytest.raises(ValueError, match=r"^image 2 of Dataset.* cannot be read as an image \(there is none\)"):
+        load_images(str(tmp_path / "a.parquet"))
+
+
 @pytest.mark.parametrize("library", ["torchvision", "timm", "list"])
 def test_pairs_of_other_libraries_train_as_the_folder_does(tmp_path, pictures, library):
     """(image, label) pairs give the logits that the images of the folder give."""

@@ -296,7 +296,7 @@ def test_models_of_transformers(tmp_path):
     assert model.config.id2label == {0: "a", 1: "b"}
     with pytest.raises(ValueError, match=r"channels=1, but .* reads images of 3: pass channels=3"):
         create_model(str(vit), 3, channels=1)
-    with pytest.raises(ValueError, match=r"image_size=64, but .* was made for 32: leave it out"):
+    with pytest.raises(ValueError, match=r"image_size=64, but .* was made for 32: pass image_size=32"):
         create_model(str(vit), 3, image_size=64)
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_channels=1, num_labels=3)
     ResNetForImageClassification(config).save_pretrained(resnet)

@@ -281,6 +281,16 @@ def test_train_and_test_need_the_same_classes_with_images(tmp_path):
         load_images(str(folder))
 
 
+@pytest.mark.parametrize("names", [("Train", "Test"), ("Training", "Testing")])
+def test_splits_of_other_names_are_not_taken_for_classes(tmp_path, names):
+    for name in names:
+        for kind in ("cat", "dog"):
+            (tmp_path / name / kind).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / name / kind / "0.png")
+    with pytest.raises(ValueError, match=rf"holds {names[1]} and {names[0]}, which are no classes: call the folders t"):
+        load_images(str(tmp_path))
+
+
 @pytest.mark.parametrize(("inside", "says"), [([], "holds nothing"), (["train/cat", "x"], r"holds train/, x/, but")])
 def test_a_folder_with_neither_says_what_it_holds(tmp_path, inside, says):
     for name in inside:

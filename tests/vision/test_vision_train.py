@@ -21,7 +21,12 @@ from safetensors.torch import load_file
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
-from transformers import AutoModelForImageClassification, ViTForImageClassification, ViTImageProcessor
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
 
 import hf_logitmix.vision.train as script
 from helpers.data import examples
@@ -202,8 +207,10 @@ def test_what_is_left_tells_nothing_of_the_machine_and_needs_no_pickle(made):
 
 def test_evaluation_alone_gives_the_same_figures(seven, made, tmp_path):
     trained, expected = made
-    more = ["--image_size", "32", "--model", str(trained), "--no_do_train"]
-    found = run(seven, tmp_path, *more)
+    words = argv(seven, tmp_path, "--model", str(trained), "--no_do_train")
+    at = words.index("--image_size")
+    assert script.main([*words[:at], *words[at + 2 :]]) == 0  # the side is the model's, and not that of the data
+    found = record(tmp_path)
     np.testing.assert_allclose(logits_of(tmp_path)[0], logits_of(trained)[0], atol=1e-4)
     assert found["eval_nll"] == pytest.approx(expected["eval_nll"], abs=1e-4)
     assert found["n_train"] == 0
@@ -611,6 +618,46 @@ def test_a_model_of_transformers_keeps_its_precision_and_its_image_processor(thr
     again = ["--model", str(tmp_path / "out"), "--image_size", str(size), "--no_do_train"]
     assert input_config(create_model(str(tmp_path / "out"), 3)).mean == (0.1, 0.1, 0.1)
     assert run(three, tmp_path / "again", *again)["eval_nll"] == pytest.approx(trained["eval_nll"], abs=1e-6)
+
+
+def test_a_processor_that_reads_images_otherwise_is_told_of(three, tmp_path, caplog):
+    size = tiny_vit(3).config.image_size
+    told = {}
+    for name, side in (("alike", size), ("otherwise", 2 * size)):
+        tiny_vit(3).save_pretrained(tmp_path / name)
+        sides = {"height": side, "width": side}
+        ViTImageProcessor(size=sides, do_center_crop=True, crop_size=sides).save_pretrained(tmp_path / name)
+        caplog.clear()
+        more = ["--model", str(tmp_path / name), "--image_size", str(size), "--max_steps", "1", "--method", "vanilla"]
+        run(three, tmp_path / "out" / name, *more)
+        told[name] = "makes other images than those that are evaluated here" in caplog.text
+    assert told["otherwise"]
+
+
+@pytest.mark.parametrize("more", [["--interpolation", "lanczos"], ["--crop_pct", "0.7"]])
+def test_what_a_run_saves_tells_how_it_evaluated(three, tmp_path, more):
+    """Of a run's own folder as the model too, and of images that are not square."""
+    first = ["--model", "timm/small_resnet8", "--max_steps", "1", "--method", "vanilla"]
+    run(three, tmp_path / "first", *first, *(more if "lanczos" in more else []))
+    if "lanczos" not in more:
+        run(three, tmp_path / "again", *first, "--model", str(tmp_path / "first"), *more)
+    folder = tmp_path / ("first" if "lanczos" in more else "again")
+    config = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    assert config["interpolation"] == ("lanczos" if "lanczos" in more else "bilinear")
+    assert config["crop_pct"] == (0.7 if "0.7" in more else 1.0)
+    served = AutoImageProcessor.from_pretrained(folder)
+    pictures = [Image.open(path) for path in sorted((three / "test").glob("*/*.png"))]
+    with torch.no_grad():
+        model = AutoModelForImageClassification.from_pretrained(folder).eval()
+        logits = model(torch.cat([served(picture)["pixel_values"] for picture in pictures])).logits
+    np.testing.assert_allclose(logits, logits_of(folder)[0], atol=1e-4)
+
+
+def test_what_was_held_out_calibrates_where_nothing_else_is_evaluated(three, tmp_path, caplog):
+    """After a single step there may be no temperature that fits, which is said of these examples then."""
+    found = run(three, tmp_path, "--val_split", "0.25", "--no_do_eval", "--method", "vanilla", "--max_steps", "1")
+    fitted_on = (found["calibration"] or {}).get("fitted_on")
+    assert fitted_on == "held out of train" or "keeps no temperature (held out of train: " in caplog.text
 
 
 def test_a_new_head_is_not_evaluated_and_one_class_is_none(three, tmp_path):

@@ -14,16 +14,25 @@ from hf_logitmix.digest import digest
 from hf_logitmix.vision.images import read_image
 from hf_logitmix.vision.sources.base import SPLITS, ImageData, Split, few, image_data
 
+_LIKE_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 LAYOUT = "train/CLASS/*.png with test/CLASS/*.png, val/CLASS/*.png (also valid/ or validation/) or both"
 
 
 def splits_in(folder: Path) -> dict[str, Path]:
-    """Split -> folder of its classes; a folder of classes alone is ``train``, and empty if it holds neither."""
+    """Split -> folder of its classes; a folder of classes alone is ``train``, and empty if it holds neither.
+
+    Raises:
+        ValueError: where the classes would be splits that have other names.
+    """
     inside = [path for path in folder.iterdir() if path.is_dir()]
     splits = {split: folder / split for split in SPLITS if (folder / split).is_dir()}
     if "train" in splits and (len(splits) > 1 or len(inside) == 1):
         return splits
-    return {"train": folder} if not splits and any(map(_holds_images, inside)) else {}
+    if splits or not any(map(_holds_images, inside)):
+        return {}
+    if strange := sorted(path.name for path in inside if path.name.lower() in _LIKE_SPLITS):
+        raise ValueError(f"{folder} holds {' and '.join(strange)}, which are no classes: call the folders {LAYOUT}.")
+    return {"train": folder}
 
 
 def from_classes(splits: dict[str, Path], name: str) -> ImageData:

@@ -125,6 +125,8 @@ def _holds_parquet(folder: Path) -> bool:
 
 
 def _from_row(row: dict[str, Image.Image], column: str, mode: str | None) -> Image.Image:
+    if row[column] is None:
+        raise OSError("there is none")
     return row[column].convert(mode)
 
 
