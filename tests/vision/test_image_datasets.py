@@ -182,6 +182,9 @@ def test_what_a_dataset_gives_is_never_bypassed(tmp_path):
     folder = folder_of(tmp_path / "images")
     mirrored = [2 - label for label in LABELS]
     assert labels_of(trainer_of(Renamed(str(folder)), tmp_path)) == mirrored
+    breeds = ImageFolder(str(folder))
+    breeds.targets = list(range(len(LABELS)))  # as OxfordIIITPet keeps breeds and gives cats and dogs
+    assert labels_of(trainer_of(breeds, tmp_path)) == LABELS
     swapped = ImageFolder(str(folder), target_transform=lambda label: 2 - label)
     assert labels_of(trainer_of(swapped, tmp_path)) == mirrored
     assert labels_of(trainer_of(ConcatDataset([swapped, Renamed(str(folder))]), tmp_path)) == 2 * mirrored
