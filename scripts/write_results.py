@@ -17,10 +17,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from hf_logitmix.evidence.comparison import Comparison, compare
+from hf_logitmix.evidence.comparison import Comparison, Samples, compare, samples_of
 from hf_logitmix.evidence.grids import markdown, side_by_side
 from hf_logitmix.evidence.plots import forest
-from hf_logitmix.evidence.records import read_records
+from hf_logitmix.evidence.records import Record, read_records
 from hf_logitmix.evidence.verdict import screen
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,9 +35,16 @@ _SCREEN = re.compile(r'(<!-- screen (\S+) (\S+)((?: "[^"]+")*) -->\n).*?(<!-- en
 @cache
 def comparison_of(study: str, task: str, methods: tuple[str, ...] = ()) -> Comparison:
     """One task of a study, against vanilla; or some of its methods, against the first of them."""
-    runs = [run for run in read_records(RESULTS / study) if run.values["task"] == task]
-    (found,) = compare(runs, methods[0], only=methods[1:]) if methods else compare(runs)
+    runs, samples = runs_of(study, task)
+    (found,) = compare(runs, *((methods[0], methods[1:]) if methods else ()), samples=samples)
     return found
+
+
+@cache
+def runs_of(study: str, task: str) -> tuple[list[Record], Samples]:
+    """The runs of one task of a study, and bootstrap samples of each, which are drawn once for all tables."""
+    runs = [run for run in read_records(RESULTS / study) if run.values["task"] == task]
+    return runs, samples_of(runs)
 
 
 def written(page: str) -> str:

@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from hf_logitmix.calibration.differences import Difference, difference_of_samples, sampled
@@ -18,6 +19,9 @@ from hf_logitmix.evidence.significance import LEVEL, holm, paired_t
 from hf_logitmix.glue.tasks import TASKS
 
 logger = logging.getLogger(__name__)
+
+
+Samples = Mapping[Path, dict[str, Floats] | None]  # path of a record -> metric -> its values, as `sampled` gives them
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,12 @@ class Comparison:
     remarks: tuple[str, ...]
 
 
-def compare(records: Sequence[Record], baseline: str = "vanilla", only: Sequence[str] = ()) -> list[Comparison]:
+def compare(
+    records: Sequence[Record],
+    baseline: str = "vanilla",
+    only: Sequence[str] = (),
+    samples: Samples | None = None,
+) -> list[Comparison]:
     r"""Hold every method against a baseline, on each task for itself.
 
     A difference is of the means over the seeds that both have. Its interval is of the bootstrap over seeds and examples
@@ -105,6 +114,7 @@ def compare(records: Sequence[Record], baseline: str = "vanilla", only: Sequence
         records: of one or more tasks.
         baseline: a label, as `hf_logitmix.evidence.records.labels_of` makes them.
         only: labels of those that are held against it, for which p-values are corrected; none stands for all.
+        samples: `samples_of` the records, where several comparisons are made of them; None draws them here.
 
     Raises:
         ValueError: if no task has the baseline (of one that has not, a warning tells), and for two runs of one method
@@ -122,10 +132,17 @@ def compare(records: Sequence[Record], baseline: str = "vanilla", only: Sequence
                 "%s: there is no %s, so nothing is told of %s.",
                 *(_title(runs[0].values), baseline, ", ".join(dict.fromkeys(labels))),
             )
-    return [_compare(runs, labels, baseline, only) for runs, labels in compared]
+    return [_compare(runs, labels, baseline, only, samples) for runs, labels in compared]
 
 
-def _compare(records: Sequence[Record], labels: Sequence[str], baseline: str, only: Sequence[str]) -> Comparison:
+def samples_of(records: Sequence[Record]) -> Samples:
+    """The metrics of bootstrap samples of each run, by its path; None where logits were not kept."""
+    return {run.path: _sampled(run) for run in records}
+
+
+def _compare(
+    records: Sequence[Record], labels: Sequence[str], baseline: str, only: Sequence[str], samples: Samples | None
+) -> Comparison:
     of_label: dict[str, dict[int, Record]] = defaultdict(dict)
     for run, label in zip(records, labels, strict=True):
         if run.seed in of_label[label]:
@@ -146,7 +163,7 @@ def _compare(records: Sequence[Record], labels: Sequence[str], baseline: str, on
     metrics = metrics_of(records)
     if not metrics:
         raise ValueError(f"{title}: no run of {', '.join(of_label)} was evaluated: run them again with --do_eval.")
-    samples = {run.path: _sampled(run) for run in records}
+    samples = samples_of(records) if samples is None else samples
     order = sorted(of_label, key=lambda label: label != baseline)
     found = {label: _against(of_label[label], of_label[baseline], metrics, samples) for label in order[1:]}
     for name in metrics:
@@ -206,7 +223,7 @@ def _against(
     ours: Mapping[int, Record],
     theirs: Mapping[int, Record],
     metrics: Mapping[str, str],
-    samples: Mapping[Any, dict[str, Floats] | None],
+    samples: Samples,
 ) -> dict[str, Against]:
     """Each metric against the baseline's, p-values as they are."""
     common = [seed for seed in ours if seed in theirs]

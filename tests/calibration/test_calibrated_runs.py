@@ -127,7 +127,7 @@ def test_without_held_out_examples_the_model_keeps_none(unsure, tmp_path, capsys
     assert found["calibration"] is None
     assert found["eval_temperature"] > 0  # cross-fitted figures are there all the same
     assert not hasattr(AutoModelForSequenceClassification.from_pretrained(tmp_path).config, "calibration")
-    assert "the model keeps no temperature: no examples were held out" in capsys.readouterr().out
+    assert "the model keeps no temperature: none was fitted on examples that were held out" in capsys.readouterr().out
 
 
 def test_examples_that_are_all_right_give_none_and_end_no_run(tmp_path, caplog):
