@@ -29,7 +29,8 @@ def method_of(run):
     """As the sweep's file writes it: what follows --method in the command line, to the end of the method's options."""
     words = shlex.split(run["command"])
     own = words[words.index("--method") + 1 :]
-    shared = next(at for at, word in enumerate([*own, "--glue_dir"]) if word in ("--glue_dir", "--dataset"))
+    behind = ("--glue_dir", "--dataset", "--disable_tqdm", "--resume_from_checkpoint")  # which train the same run
+    shared = next(at for at, word in enumerate([*own, "--glue_dir"]) if word in behind)
     return " ".join(own[:shared])
 
 

@@ -14,18 +14,18 @@ import timm
 import torchvision
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import AutoConfig, set_seed
+from transformers import set_seed
 
 from hf_logitmix.analysis.snapshots import Snapshots, spread
 from hf_logitmix.calibration.metrics import watched_metrics
-from hf_logitmix.models import loading, public_name
+from hf_logitmix.models import public_name
 from hf_logitmix.soft_labels import classes_of
 from hf_logitmix.training.checkpoints import last_complete_checkpoint
 from hf_logitmix.training.runs import N_BINS, Run, RunMixin, calibration
 from hf_logitmix.vision.data import ImageData
 from hf_logitmix.vision.images import ImageSet
 from hf_logitmix.vision.inputs import InputConfig, image_processor, input_config, of_channels
-from hf_logitmix.vision.models import EXAMPLE, create_model
+from hf_logitmix.vision.models import create_model, saved_config
 from hf_logitmix.vision.parts import Parts, parts_of
 from hf_logitmix.vision.records import SummaryMixin
 from hf_logitmix.vision.run_arguments import SHARES, ImageArguments, ImageRunArguments, model_kwargs
@@ -91,8 +91,7 @@ class ImageExperiment:
     @cached_property
     def _saved_inputs(self) -> InputConfig:
         """What a saved model tells of its images."""
-        with loading("model", self.name, EXAMPLE):
-            config = AutoConfig.from_pretrained(self.name, trust_remote_code=self.images.trust_remote_code)
+        config = saved_config(self.name, trust_remote_code=self.images.trust_remote_code)
         return input_config(cast(Any, SimpleNamespace(config=config)), self.processor)
 
     @property
@@ -142,8 +141,7 @@ class ImageExperiment:
             raise ValueError(
                 f"model {name} has a new head, which knows nothing: pass a folder of a run to --no_do_train."
             )
-        with loading("model", name, EXAMPLE):
-            config = AutoConfig.from_pretrained(name, trust_remote_code=images.trust_remote_code)
+        config: Any = saved_config(name, trust_remote_code=images.trust_remote_code)
         own, count = config.num_labels, len(data.label_names)
         if own != count:
             raise ValueError(

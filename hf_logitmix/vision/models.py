@@ -14,6 +14,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
+    PreTrainedConfig,
     PreTrainedModel,
     TimmWrapperConfig,
     TimmWrapperForImageClassification,
@@ -93,10 +94,7 @@ def create_model(
             f"{_listed(model_kwargs)}: arguments of timm.create_model, and {name} is no model of timm: leave them out, "
             "or pass timm/NAME."
         )
-    if timm.is_model(name.split(".")[0]) and not Path(name).exists():
-        raise ValueError(f"name={name!r} is a model of timm: write 'timm/{name}'.")
-    with loading("model", name, EXAMPLE):
-        saved = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    saved = saved_config(name, trust_remote_code=trust_remote_code)
     if label_names is None and saved.num_labels == num_labels:
         labels = {}  # the names that it has
     with loading("model", name, EXAMPLE):
@@ -121,6 +119,18 @@ def create_model(
             f"image_size={image_size}, but {name} was made for {size}: pass image_size={size}, and they are resized."
         )
     return model
+
+
+def saved_config(name: str, *, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The configuration of a model that is not timm's, in a folder or on the Hub.
+
+    Raises:
+        ValueError: for one that is not there, and for a model of timm without ``timm/``.
+    """
+    if timm.is_model(name.split(".")[0]) and not Path(name).exists():
+        raise ValueError(f"name={name!r} is a model of timm: write 'timm/{name}'.")
+    with loading("model", name, EXAMPLE):
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
 
 
 def _timm_model(
