@@ -175,8 +175,10 @@ def text_data(
         check_columns(table.data, columns if is_there or split != "test" else replace(columns, labels=()), table.where)
         if is_there:
             values[split] = _values(table, columns)
-        if split == "test" and all(value in _missing(values.get("train", [])) for value in values.get(split, [])):
-            values.pop(split, None)  # kept secret
+        if split == "test":
+            missing = _missing(values.get("train", []))
+            if all(value in missing for value in values.get(split, [])):
+                values.pop(split, None)  # kept secret
         for row, value in enumerate(values.get(split, ()), start=1):
             if value is None or (isinstance(value, list) and None in value):
                 raise ValueError(

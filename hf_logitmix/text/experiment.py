@@ -149,13 +149,11 @@ class TextExperiment(ABC):
 
     def _check_metric(self, name: str | None) -> None:
         """Refuse a checkpoint's metric that evaluation will not give, by what it gives of made-up logits."""
-        count = self.task.num_labels
-        rng = np.random.default_rng(0)
-        logits = rng.normal(size=(8 * count, self.model.config.num_labels or count))
-        labels: Any = {
-            "regression": lambda: rng.normal(size=len(logits)),
-            "multi_label_classification": lambda: np.tile(np.eye(count), (8, 1)),
-        }.get(self.task.problem_type, lambda: np.arange(len(logits)) % count)()
+        rng, count = np.random.default_rng(0), self.task.num_labels
+        classes = np.arange(max(16, 2 * count)) % count
+        logits = rng.normal(size=(len(classes), self.model.config.num_labels or count))
+        of_others = {"regression": rng.normal(size=len(classes)), "multi_label_classification": np.eye(count)[classes]}
+        labels: Any = of_others.get(self.task.problem_type, classes)
         given = ["loss", *self._compute_metrics(name, EvalPrediction(logits, labels))]
         if name is not None and name.removeprefix("eval_") not in given:
             raise ValueError(f"metric_for_best_model={name!r} is none of {', '.join(given)}: pass one of these.")
