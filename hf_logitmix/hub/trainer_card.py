@@ -91,8 +91,9 @@ class CardMixin(_Base):
         kept, known = getattr(config, NAME, None), card_of_base(base)
         if is_peft and kept is not None:
             found.remarks.append(_SCALED_ADAPTER)
-        if not trained and (before := record_of(base)):
-            found.remarks.append(f"Before, it was trained with {before['method']} for {before['steps']} steps.")
+        if not trained and (steps := (before := record_of(base)).get("steps")):
+            name = before.get("method") or "parts of its own"
+            found.remarks.append(f"Before, it was trained with {name} for {steps} steps.")
         loads = "import hf_logitmix.vision" if is_small_model(self.model) else ""
         card = model_card(
             title,

@@ -224,6 +224,9 @@ def test_a_model_that_was_trained_before_keeps_its_record(tmp_path):
     alone = MixTrainer(tiny_bert(), arguments(tmp_path / "alone"), eval_dataset=examples(40, seed=5))
     alone.save_model()
     assert json.loads((tmp_path / "alone" / "hf_logitmix.json").read_text())["method"] is None
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "alone")
+    later = MixTrainer(loaded, arguments(tmp_path / "more"), eval_dataset=examples(40, seed=5))
+    assert "Before, it was trained" not in card_of(later)
 
 
 def test_several_evaluation_sets_have_a_column_of_names_each(tmp_path):
